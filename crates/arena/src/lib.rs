@@ -1,0 +1,1 @@
+//! Shared memory that holds a mount's accepted writes.

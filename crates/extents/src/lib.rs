@@ -1,0 +1,1 @@
+//! Seals plaintext into extents on fragment stores and reads it back verified.

@@ -1,0 +1,1 @@
+//! The checksummed, segmented batch log that the store and Raft share.

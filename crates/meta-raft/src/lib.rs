@@ -1,0 +1,1 @@
+//! One partition: openraft over our log and our row store.

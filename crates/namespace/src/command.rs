@@ -1,0 +1,441 @@
+//! What can be asked of the state machine, and what it answers.
+
+use alloc::vec::Vec;
+use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, SessionId, VolumeId};
+
+use crate::query::{Attr, SessionInfo};
+
+/// One entry of the log: commands that are applied in order, at one time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The leader's clock. Applied time never runs back: it is the larger of this and the last plus one nanosecond.
+    pub time: Nanos,
+    /// At most 512.
+    pub commands: Vec<Envelope>,
+}
+
+/// A command, and the slot that makes it apply once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    /// `None` for commands of the service itself, which are idempotent.
+    pub slot: Option<SlotRef>,
+    /// What to do.
+    pub command: Command,
+}
+
+/// A command slot of a session, as in NFSv4.1 (RFC 8881 section 2.10.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotRef {
+    /// The volume of the session.
+    pub volume: VolumeId,
+    /// Whose slot.
+    pub session: SessionId,
+    /// The session's fencing number.
+    pub epoch: Epoch,
+    /// Which of its 256 slots.
+    pub slot: u8,
+    /// One more than the slot's last; the first is 1.
+    pub seq: u64,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cred {
+    /// Effective (filesystem) user id.
+    pub uid: u32,
+    /// Effective (filesystem) group id.
+    pub gid: u32,
+}
+
+/// What a new name shall stand for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NewKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link to the given path, 1 to 4,095 bytes.
+    Symlink(Vec<u8>),
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device with its number.
+    CharDevice(u32),
+    /// A block device with its number.
+    BlockDevice(u32),
+}
+
+/// How a rename treats the new name, as renameat2(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RenameMode {
+    /// What is there is replaced.
+    Replace,
+    /// What is there is `EEXIST`.
+    NoReplace,
+    /// Both names change places.
+    Exchange,
+    /// As `Replace`, and the old name becomes a whiteout: a character device 0:0.
+    Whiteout,
+    /// As `NoReplace`, and the old name becomes a whiteout.
+    NoReplaceWhiteout,
+}
+
+/// A time that setattr sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetTime {
+    /// The time of the entry.
+    Now,
+    /// The given one.
+    To(Nanos),
+}
+
+/// Attributes to change; `None` leaves one as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits with set-id and sticky, 0o7777.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size in bytes: truncates, or extends by a hole.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of data.
+    pub mtime: Option<SetTime>,
+}
+
+/// How setxattr(2) treats an existing name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XattrMode {
+    /// Sets it either way.
+    Set,
+    /// `XATTR_CREATE`: `EEXIST` if it is there.
+    Create,
+    /// `XATTR_REPLACE`: `ENODATA` if it is not.
+    Replace,
+}
+
+/// What fallocate(2) shall do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FallocateMode {
+    /// Space for the range; the size grows over it.
+    Allocate,
+    /// Space for the range; the size stays (`FALLOC_FL_KEEP_SIZE`).
+    AllocateKeepSize,
+    /// A hole; the size stays (`FALLOC_FL_PUNCH_HOLE`).
+    PunchHole,
+    /// Unwritten space that reads as zeros; the size grows (`FALLOC_FL_ZERO_RANGE`).
+    Zero,
+    /// Unwritten space that reads as zeros; the size stays.
+    ZeroKeepSize,
+}
+
+/// An extent that a commit brings in: durable before the command is sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewExtent {
+    /// Its id.
+    pub id: ExtentId,
+    /// The placement group that holds its fragments.
+    pub group: GroupId,
+    /// 0 as first written.
+    pub layout: LayoutId,
+    /// How the stored bytes relate to the plaintext; 0: they are equal.
+    pub codec: u32,
+    /// Bytes of plaintext, 1 to 1 MiB.
+    pub plain_len: u32,
+    /// Stored bytes.
+    pub stored_len: u32,
+    /// CRC-32C over the stored bytes' block CRCs.
+    pub content_crc: u32,
+}
+
+/// A range of a file that now is a part of an extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// First byte in the file.
+    pub start: u64,
+    /// Bytes, 1 to 1 MiB.
+    pub len: u32,
+    /// Which extent: one of the commit's new ones, or one that a row of this volume names.
+    pub extent: ExtentId,
+    /// First byte in the extent's plaintext.
+    pub offset: u32,
+}
+
+/// The content that a commit gives a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// The whole file is these bytes, at most 4,096; every map row goes.
+    Inline(Vec<u8>),
+    /// These ranges change, in ascending order without overlap; if the file was inline its bytes are dropped, so the
+    /// segments must hold them.
+    Segments {
+        /// Extents that no row names yet.
+        extents: Vec<NewExtent>,
+        /// The ranges.
+        segments: Vec<Segment>,
+    },
+}
+
+/// Written data becomes the file's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Commit {
+    /// The file.
+    pub ino: Ino,
+    /// The write grant under which the data was accepted.
+    pub grant: Grant,
+    /// Every record of the grant up to here is in: at or below what the inode row has is answered, not applied.
+    pub applied: Dseq,
+    /// The data.
+    pub content: Content,
+    /// The size after it; smaller than the file's size is `EINVAL` (truncate is setattr).
+    pub size: u64,
+    /// When the last of it was written; clamped to between the file's mtime and now.
+    pub mtime: Nanos,
+    /// Set-id bits and capabilities are cleared: somebody without the right to keep them wrote.
+    pub kill_priv: bool,
+}
+
+/// What to do. Commands with a slot concern the slot's volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A node, or `up`, starts: sessions of the same node with a lower incarnation are closed.
+    RegisterNode {
+        /// Which node.
+        node: u64,
+        /// Larger at each start.
+        incarnation: u64,
+    },
+    /// A disk joins, as the only slot of a group; repeated, its size is updated.
+    AddGroup {
+        /// The disk's uuid.
+        disk: [u8; 16],
+        /// Its usable data bytes.
+        bytes: u64,
+    },
+    /// A volume is made; if one has the name its id is answered and nothing changes.
+    CreateVolume {
+        /// 1 to 63 of `a-z 0-9 -`.
+        name: Vec<u8>,
+        /// Most bytes of file data, as `usage` counts them.
+        limit: u64,
+        /// Key of the name hashes.
+        hash_key: [u8; 16],
+        /// Mode of the root directory.
+        mode: u32,
+        /// Owner of the root directory.
+        cred: Cred,
+    },
+    /// The volume's limit changes; below what is used is allowed and refuses growth.
+    SetLimit {
+        /// Which volume.
+        volume: VolumeId,
+        /// Most bytes.
+        limit: u64,
+    },
+    /// A mount begins. `EBUSY` while another session has the volume exclusively.
+    OpenSession {
+        /// Which volume.
+        volume: VolumeId,
+        /// On which node.
+        node: u64,
+        /// In which start of it; below the registered one is `ESTALE`.
+        incarnation: u64,
+    },
+    /// A mount ended: its slots, pins and leases go.
+    CloseSession {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which session.
+        session: SessionId,
+    },
+    /// A session's extent counters below `settled` are committed or given up: later commits of them are refused.
+    Settle {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which session.
+        session: SessionId,
+        /// The mark; never moves down.
+        settled: u64,
+    },
+    /// At most `steps` rows of deleted files and spent sessions are reclaimed.
+    Reclaim {
+        /// Which volume.
+        volume: VolumeId,
+        /// At most 1,000.
+        steps: u32,
+    },
+    /// The fragments of these dead extents are deleted: their rows go.
+    DropExtents {
+        /// All of one volume, all dead.
+        ids: Vec<ExtentId>,
+    },
+
+    /// A new name for a new inode (open(2) with `O_CREAT`, mkdir(2), mknod(2), symlink(2)).
+    Create {
+        /// In which directory.
+        parent: Ino,
+        /// 1 to 255 bytes without `/` and NUL, not `.` or `..`.
+        name: Vec<u8>,
+        /// What.
+        kind: NewKind,
+        /// 0o7777, before the umask.
+        mode: u32,
+        /// The caller's.
+        umask: u32,
+        /// The caller.
+        cred: Cred,
+    },
+    /// Another name for a file (link(2)).
+    Link {
+        /// The file.
+        ino: Ino,
+        /// In which directory.
+        parent: Ino,
+        /// The new name.
+        name: Vec<u8>,
+    },
+    /// A name goes (unlink(2)).
+    Unlink {
+        /// In which directory.
+        parent: Ino,
+        /// The name.
+        name: Vec<u8>,
+        /// The session has it open: at no name left it is kept for the session until `Unpin`.
+        pinned: bool,
+        /// The caller.
+        cred: Cred,
+    },
+    /// An empty directory goes (rmdir(2)).
+    Rmdir {
+        /// In which directory.
+        parent: Ino,
+        /// The name.
+        name: Vec<u8>,
+        /// As in `Unlink`.
+        pinned: bool,
+        /// The caller.
+        cred: Cred,
+    },
+    /// A name changes (renameat2(2)).
+    Rename {
+        /// From which directory.
+        parent: Ino,
+        /// The old name.
+        name: Vec<u8>,
+        /// To which directory.
+        new_parent: Ino,
+        /// The new name.
+        new_name: Vec<u8>,
+        /// What becomes of the new name.
+        mode: RenameMode,
+        /// The session has what is replaced open, as in `Unlink`.
+        pinned: bool,
+        /// The caller.
+        cred: Cred,
+    },
+    /// The session has the nameless inode open no more.
+    Unpin {
+        /// Which.
+        ino: Ino,
+    },
+    /// Attributes change (chmod(2), chown(2), truncate(2), utimensat(2)).
+    SetAttr {
+        /// Whose.
+        ino: Ino,
+        /// To what.
+        set: SetAttr,
+        /// Set-id bits are cleared by truncate or chown as the kernel asks (`FATTR_KILL_SUIDGID`).
+        kill_priv: bool,
+        /// With `size`: every record of the grant up to here is in or gone.
+        applied: Option<(Grant, Dseq)>,
+        /// The caller.
+        cred: Cred,
+    },
+    /// An extended attribute is set (setxattr(2)).
+    SetXattr {
+        /// Whose.
+        ino: Ino,
+        /// `user.`, `trusted.` or `security.` and 1 to 255 bytes in all.
+        name: Vec<u8>,
+        /// At most 64 KiB.
+        value: Vec<u8>,
+        /// If it is there or not.
+        mode: XattrMode,
+        /// The caller.
+        cred: Cred,
+    },
+    /// An extended attribute goes (removexattr(2)).
+    RemoveXattr {
+        /// Whose.
+        ino: Ino,
+        /// Which.
+        name: Vec<u8>,
+        /// The caller.
+        cred: Cred,
+    },
+    /// The session may write the file from now on, under a new grant.
+    GrantWrite {
+        /// Which file.
+        ino: Ino,
+    },
+    /// Written data becomes the file's.
+    Commit(Commit),
+    /// Space is set aside, or given back (fallocate(2)).
+    Fallocate {
+        /// Which file.
+        ino: Ino,
+        /// What.
+        mode: FallocateMode,
+        /// First byte.
+        offset: u64,
+        /// Bytes, at least 1.
+        len: u64,
+        /// Set-id bits and capabilities are cleared.
+        kill_priv: bool,
+    },
+    /// The file was read: atime moves if relatime says so.
+    Touch {
+        /// Which.
+        ino: Ino,
+    },
+}
+
+/// The answer to one command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Done; there is nothing to tell.
+    Done,
+    /// Refused, and nothing changed.
+    Failed(Errno),
+    /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`).
+    Attr(Attr),
+    /// A name went; the attributes of what it named, after it, `nlink` 0 if it is gone (`Unlink`, `Rmdir`).
+    Removed(Attr),
+    /// What was moved, and what stood at the new name before (`Rename`): its attributes after it.
+    Renamed {
+        /// What has the new name now.
+        moved: Attr,
+        /// What was replaced or exchanged.
+        other: Option<Attr>,
+    },
+    /// The volume has this id (`CreateVolume`).
+    Volume(VolumeId),
+    /// The group has this id (`AddGroup`).
+    Group(GroupId),
+    /// The session is open (`OpenSession`).
+    Session(SessionInfo),
+    /// The new grant (`GrantWrite`).
+    Granted(Grant),
+    /// How many rows are left to reclaim: at least this many, 0 if none (`Reclaim`).
+    Left(u32),
+    /// The slot was used twice for different commands, or out of order: a bug of the client.
+    SlotMisuse,
+    /// A repeat of a command whose answer has been replaced; it was applied once, and not again.
+    ReplyGone,
+    /// The session is closed or fenced.
+    Fenced,
+}

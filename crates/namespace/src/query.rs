@@ -1,0 +1,290 @@
+//! What can be read, and what is answered.
+
+use alloc::vec::Vec;
+use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, SessionId, VolumeId};
+
+/// What an inode is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum FileKind {
+    /// A regular file.
+    File = 1,
+    /// A directory.
+    Directory = 2,
+    /// A symbolic link.
+    Symlink = 3,
+    /// A FIFO.
+    Fifo = 4,
+    /// A socket.
+    Socket = 5,
+    /// A character device.
+    CharDevice = 6,
+    /// A block device.
+    BlockDevice = 7,
+}
+
+/// An inode's attributes, as stat(2) shows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attr {
+    /// Which inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: FileKind,
+    /// 0o7777.
+    pub mode: u32,
+    /// Names that it has.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, of devices.
+    pub rdev: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes that it takes of the volume, in 4 KiB units.
+    pub allocated: u64,
+    /// Last access.
+    pub atime: Nanos,
+    /// Last change of data.
+    pub mtime: Nanos,
+    /// Last change of anything.
+    pub ctime: Nanos,
+    /// Birth.
+    pub btime: Nanos,
+    /// Grows at each change.
+    pub change: u64,
+    /// The grant of the last writer.
+    pub grant: Grant,
+    /// The last record of that grant which is in the rows.
+    pub applied: Dseq,
+}
+
+/// A name in a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// Its place: valid as `after` as long as the directory lives, whatever changes around it. At least 3.
+    pub cookie: u64,
+    /// What it names.
+    pub ino: Ino,
+    /// What that is.
+    pub kind: FileKind,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Its attributes, if they were asked for.
+    pub attr: Option<Attr>,
+}
+
+/// An extent's row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentRow {
+    /// Its id.
+    pub id: ExtentId,
+    /// The group that holds its fragments.
+    pub group: GroupId,
+    /// Its encoding.
+    pub layout: LayoutId,
+    /// How stored bytes relate to plaintext; 0: equal.
+    pub codec: u32,
+    /// Bytes of plaintext.
+    pub plain_len: u32,
+    /// Stored bytes.
+    pub stored_len: u32,
+    /// CRC-32C over the stored bytes' block CRCs.
+    pub content_crc: u32,
+}
+
+/// A range of a file, as its map has it. What no segment covers is a hole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapSegment {
+    /// First byte in the file.
+    pub start: u64,
+    /// Bytes.
+    pub len: u32,
+    /// The part of an extent that it is, or `None` for space that was set aside and reads as zeros.
+    pub data: Option<(ExtentRow, u32)>,
+}
+
+/// An open session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Its volume.
+    pub volume: VolumeId,
+    /// Its id.
+    pub session: SessionId,
+    /// Its fencing number.
+    pub epoch: Epoch,
+    /// Its node.
+    pub node: u64,
+}
+
+/// A volume.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeInfo {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Most bytes of file data.
+    pub limit: u64,
+    /// Bytes of file data, in 4 KiB units, unwritten space included.
+    pub used: u64,
+    /// Inodes, nameless ones included.
+    pub inodes: u64,
+}
+
+/// What to read. A question about an inode that does not exist is answered `Failed(ESTALE)`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Query {
+    /// What a name stands for: `Attr`, or `Failed(ENOENT)`. `.` and `..` are not names here.
+    Lookup {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which directory.
+        parent: Ino,
+        /// Which name.
+        name: Vec<u8>,
+    },
+    /// `Attr`.
+    GetAttr {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which inode.
+        ino: Ino,
+    },
+    /// `Parent`: the directory that holds a directory (the root holds itself).
+    Parent {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which directory.
+        ino: Ino,
+    },
+    /// `Entries` with cookies larger than `after`, in their order, at most `max` (fewer only at the end).
+    ReadDir {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which directory.
+        ino: Ino,
+        /// 2 to start.
+        after: u64,
+        /// How many.
+        max: u32,
+        /// With attributes.
+        attrs: bool,
+    },
+    /// `Bytes`: the target of a symbolic link.
+    ReadLink {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which link.
+        ino: Ino,
+    },
+    /// `Bytes`, or `Failed(ENODATA)`.
+    GetXattr {
+        /// Which volume.
+        volume: VolumeId,
+        /// Whose.
+        ino: Ino,
+        /// Which.
+        name: Vec<u8>,
+    },
+    /// `Names`, in order.
+    ListXattr {
+        /// Which volume.
+        volume: VolumeId,
+        /// Whose.
+        ino: Ino,
+    },
+    /// `Inline` if the file's whole content is in a row, else `Map`: the segments that touch `start..end`, at most `max`.
+    Map {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which file.
+        ino: Ino,
+        /// First byte.
+        start: u64,
+        /// One past the last.
+        end: u64,
+        /// How many; if as many came back there may be more behind them.
+        max: u32,
+    },
+    /// `Volume`, or `Failed(ENOENT)`.
+    VolumeByName {
+        /// Its name.
+        name: Vec<u8>,
+    },
+    /// `Volume`, or `Failed(ENOENT)`.
+    Volume {
+        /// Its id.
+        volume: VolumeId,
+    },
+    /// `Volumes`: all of them.
+    Volumes,
+    /// `Groups`: all of them, with the disk of each.
+    Groups,
+    /// `Sessions`: the open ones of a volume.
+    Sessions {
+        /// Which volume.
+        volume: VolumeId,
+    },
+    /// `Extents`: dead ones, whose fragments can be deleted, at most `max`.
+    DeadExtents {
+        /// Which volume.
+        volume: VolumeId,
+        /// How many.
+        max: u32,
+    },
+    /// `Garbage`: which of these may be deleted: named by no row, and their session is closed or has settled past them.
+    Garbage {
+        /// Listed by an agent *before* this is asked.
+        ids: Vec<ExtentId>,
+    },
+    /// `Extents`: the rows of those that have one and are alive.
+    ExtentRows {
+        /// Which.
+        ids: Vec<ExtentId>,
+    },
+}
+
+/// What was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Cannot be answered, and why.
+    Failed(Errno),
+    /// Attributes.
+    Attr(Attr),
+    /// An inode.
+    Parent(Ino),
+    /// Names of a directory.
+    Entries(Vec<DirEntry>),
+    /// A target or a value.
+    Bytes(Vec<u8>),
+    /// Names of extended attributes.
+    Names(Vec<Vec<u8>>),
+    /// The whole content of a small file; its attributes.
+    Inline {
+        /// At most 4,096 bytes, exactly `attr.size`.
+        bytes: Vec<u8>,
+        /// Of the same moment.
+        attr: Attr,
+    },
+    /// Parts of a file's map, ascending; its attributes.
+    Map {
+        /// The segments.
+        segments: Vec<MapSegment>,
+        /// Of the same moment.
+        attr: Attr,
+    },
+    /// A volume.
+    Volume(VolumeInfo),
+    /// Volumes.
+    Volumes(Vec<VolumeInfo>),
+    /// Groups: id, disk, data bytes.
+    Groups(Vec<(GroupId, [u8; 16], u64)>),
+    /// Sessions.
+    Sessions(Vec<SessionInfo>),
+    /// Extents.
+    Extents(Vec<ExtentRow>),
+    /// Extents that may be deleted.
+    Garbage(Vec<ExtentId>),
+}

@@ -1,0 +1,1 @@
+//! Runs the real store, log and state machine through simulated crashes.

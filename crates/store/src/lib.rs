@@ -1,0 +1,8 @@
+//! A disk's fragments: format, index, allocator, recovery.
+
+mod fragments;
+
+pub use fragments::{
+    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, StoreFuture,
+    Verified,
+};
