@@ -88,6 +88,7 @@ impl Up {
             started: Instant::now(),
             took: None,
             ended: None,
+            leaves_mount: false,
         })
     }
 
@@ -140,6 +141,8 @@ pub struct Served {
     /// How long it took from start to ready.
     took: Option<Duration>,
     ended: Option<ExitStatus>,
+    /// It was killed on purpose, and the dead mount is part of what the next start has to cope with.
+    leaves_mount: bool,
 }
 
 impl Served {
@@ -215,6 +218,7 @@ impl Served {
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.kill_group();
         self.wait_end(STOP_MAX)?.context("holdfast up survives kill -9")?;
+        self.leaves_mount = true;
         Ok(())
     }
 
@@ -249,6 +253,8 @@ impl Drop for Served {
         if self.ended.is_none() {
             self.kill_group();
             let _ = self.child.wait();
+        }
+        if !self.leaves_mount {
             detach(&self.up.mount);
         }
     }
