@@ -3,6 +3,6 @@
 mod fragments;
 
 pub use fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, StoreFuture,
+    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space, StoreFuture,
     Verified,
 };
