@@ -14,6 +14,9 @@ pub enum CallError {
     /// The service stopped, or it lost its rows or its log; whether the command was applied is unknown.
     #[error("the metadata service has stopped: {0}")]
     Stopped(String),
+    /// The reply was lost on its way; whether the command was applied is unknown. With a slot it can be repeated.
+    #[error("the metadata service's reply was lost: {0}")]
+    Lost(String),
     /// Its disk is nearly full: reads go on, changes are refused before they are logged.
     #[error("the metadata service is read-only: {0}")]
     ReadOnly(String),

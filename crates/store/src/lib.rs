@@ -10,7 +10,7 @@ mod record;
 mod superblock;
 
 pub use fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, StoreFuture,
+    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space, StoreFuture,
     Verified,
 };
 pub use header::{Header, HeaderError};
