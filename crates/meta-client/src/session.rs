@@ -225,4 +225,6 @@ impl Inner {
 }
 
 #[cfg(test)]
+mod once;
+#[cfg(test)]
 mod tests;
