@@ -263,3 +263,16 @@ fn free_space_is_told() {
     assert_eq!((space.f_blocks, space.f_bfree, space.f_bavail, space.f_frsize), (1000, 600, 600, 4096));
     assert_eq!((space.f_files, space.f_ffree, space.f_namemax), (50, 40, 255));
 }
+
+#[test]
+fn an_absent_name_is_remembered_until_it_is_made() {
+    let Some(mount) = fixture() else { return };
+    for _ in 0..3 {
+        let absent = fs::metadata(mount.path("f")).expect_err("nothing there");
+        assert_eq!(absent.raw_os_error(), Some(libc::ENOENT));
+    }
+    let lookups = mount.memory.asked(|op, _| matches!(op, Op::Lookup { .. }).then_some(()));
+    assert_eq!(lookups.len(), 1);
+    File::create(mount.path("f")).expect("create");
+    fs::metadata(mount.path("f")).expect("there now");
+}
