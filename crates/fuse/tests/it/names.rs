@@ -145,7 +145,7 @@ fn mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged() {
     });
     let mode = SetAttr { mode: Some(0o6777), ..SetAttr::default() };
     let owner = SetAttr { uid: Some(5), gid: Some(6), ..SetAttr::default() };
-    assert_eq!(sets[..3], [(mode, false), (owner, false), (mode, false)]);
+    assert_eq!(sets[..3], [(mode, false), (owner, true), (mode, false)]);
     assert_eq!((sets[3].0.size, sets[3].1), (Some(0), false), "O_TRUNC comes as a truncate of its own");
     assert_eq!(sets[4], (SetAttr::default(), true), "the kernel drops set-id bits before the write");
     assert_eq!((sets[5].0.size, sets[5].1), (Some(3), true));
