@@ -25,6 +25,23 @@ struct Tail {
     flushed: Lsn,
     /// Sequence numbers of the segments in use, oldest first. The last one is being filled.
     live: VecDeque<u64>,
+    /// Batches that are not known to be durable: where each ends, and the mark that it carries.
+    sent: VecDeque<(Lsn, Lsn)>,
+    /// The highest mark that a durable batch carries.
+    carried: Lsn,
+    /// Below this nothing is needed.
+    needed: Lsn,
+}
+
+impl Tail {
+    /// Gives segments back. A restart has to see from what is left that the rest was durable, not lost: so a segment
+    /// stays until a durable batch says so.
+    fn release(&mut self, shape: &Shape) {
+        let first = shape.sequence(self.needed.min(self.carried));
+        while self.live.len() > 1 && self.live.front().is_some_and(|oldest| *oldest < first) {
+            self.live.pop_front();
+        }
+    }
 }
 
 /// Which space an append may take.
@@ -107,7 +124,15 @@ impl Log {
         written.await.map_err(disk)?;
         let mut live = VecDeque::from(past.live);
         live.push_back(sequence);
-        let tail = Mutex::new(Tail { next, previous: lsn, flushed: past.flushed, live });
+        let tail = Mutex::new(Tail {
+            next,
+            previous: lsn,
+            flushed: past.flushed,
+            live,
+            sent: VecDeque::new(),
+            carried: past.flushed,
+            needed: Lsn::default(),
+        });
         Ok((Log { dev, shape, tail }, recovery))
     }
 
@@ -144,6 +169,8 @@ impl Log {
         }
         tail.next = end;
         tail.previous = lsn;
+        let mark = tail.flushed;
+        tail.sent.push_back((end, mark));
         let written = self.dev.write(self.shape.offset_of(lsn), vec![buf], sync, IoClass::Log);
         drop(tail);
         Ok(Append { lsn, end, written: Box::pin(async move { written.await.map(drop) }) })
@@ -178,6 +205,11 @@ impl Log {
         let mut tail = self.tail();
         assert!(lsn <= tail.next, "what was not appended cannot be durable");
         tail.flushed = tail.flushed.max(lsn);
+        while let Some((_, mark)) = tail.sent.front().copied().filter(|(end, _)| *end <= lsn) {
+            tail.carried = mark;
+            tail.sent.pop_front();
+        }
+        tail.release(&self.shape);
     }
 
     /// The mark that the next batch carries.
@@ -190,15 +222,14 @@ impl Log {
         self.tail().next
     }
 
-    /// Gives the segments back that are wholly below `lsn`, which is below the mark. Call it when no restart will need
-    /// them: when the place that a restart begins at is durable.
+    /// Gives the segments back that are wholly below `lsn`, which is not above the mark. Call it when no restart will need
+    /// them: when the place that a restart begins at is durable. Those that no durable batch tells to have been durable
+    /// follow when one does, which a stamp can be ([`Room::Reserve`] if the log is full).
     pub fn free_before(&self, lsn: Lsn) {
         let mut tail = self.tail();
         assert!(lsn <= tail.flushed, "what is not known to be durable is still needed");
-        let first = self.shape.sequence(lsn);
-        while tail.live.len() > 1 && tail.live.front().is_some_and(|oldest| *oldest < first) {
-            tail.live.pop_front();
-        }
+        tail.needed = tail.needed.max(lsn);
+        tail.release(&self.shape);
     }
 
     /// The oldest place that is still kept.

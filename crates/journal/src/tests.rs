@@ -148,6 +148,9 @@ fn a_full_log_refuses_before_it_writes_and_can_always_be_opened() {
     }
     log.flushed(log.end());
     log.free_before(log.end());
+    let stamp = log.append(log.batch(), Durability::Durable, Room::Reserve).expect("reserve");
+    now(stamp.written).expect("write");
+    log.flushed(stamp.end);
     assert_eq!(log.usage().used, u64::from(SEGMENT));
     append(&log, b"there is room").expect("append");
 }
