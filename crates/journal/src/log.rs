@@ -155,13 +155,13 @@ impl Log {
     /// An empty batch is a *stamp*: it carries the mark of [`Log::flushed`] to the disk when nothing else does, so that a restart can tell that what is
     /// below it was durable.
     pub fn append(&self, batch: Batch, sync: Durability, room: Room) -> Result<Append, AppendError> {
-        let bytes = batch.stored_bytes();
+        let (bytes, stamp) = (batch.stored_bytes(), batch.is_empty());
         if bytes > u64::from(self.shape.segment_bytes) {
             return Err(AppendError::TooLarge { bytes });
         }
         // The write is submitted under the lock: batches reach the disk's queue in their order.
         let mut tail = self.tail();
-        let (lsn, fresh) = self.place(&tail, bytes, room)?;
+        let (lsn, fresh) = self.place(&tail, bytes, stamp, room)?;
         let buf = batch.seal(&self.shape.uuid, lsn, tail.flushed, tail.previous);
         let end = Lsn(lsn.0 + padded(buf.len() as u32));
         if let Some(sequence) = fresh {
@@ -177,7 +177,13 @@ impl Log {
     }
 
     /// Where a batch goes, and the sequence number of the segment that it opens.
-    fn place(&self, tail: &Tail, bytes: u64, room: Room) -> Result<(Lsn, Option<u64>), AppendError> {
+    fn place(
+        &self,
+        tail: &Tail,
+        bytes: u64,
+        stamp: bool,
+        room: Room,
+    ) -> Result<(Lsn, Option<u64>), AppendError> {
         let current = tail.live.back().copied().unwrap_or_default();
         let used = tail.next.0 - self.shape.begin_of(current).0;
         let fits = used + bytes <= u64::from(self.shape.segment_bytes);
@@ -185,6 +191,8 @@ impl Log {
         let needed = live + u64::from(!fits);
         let left = match room {
             Room::Ordinary => RESERVE,
+            // A segment that holds nothing but stamps is used again by the next opening.
+            Room::Reserve if stamp && fits => 0,
             Room::Reserve => RESERVE - 1,
         };
         if needed + left > segments {
