@@ -1,9 +1,9 @@
 //! Which of the batches that were found are the log.
 //!
-//! Each batch names the one before it. The log is what the newest batch leads back to, if that reaches the log's beginning without a
-//! gap; else what the newest one before it does that so reaches it. So a batch that names one further back ends all between the two: this
-//! is how an opening drops what it found torn. It does not matter for what reason a batch did not come to be part of the
-//! log: none that was dropped can come back.
+//! Each batch names the one before it. The log is what the newest batch leads back to, if that reaches the log's
+//! beginning without a gap; else what the newest one before it does that so reaches it. So a batch that names one
+//! further back ends all between the two: this is how an opening drops what it found torn. It does not matter for
+//! what reason a batch did not come to be part of the log: none that was dropped can come back.
 
 use crate::batch::{Header, NOTHING};
 use crate::format::{Lsn, Shape};

@@ -106,7 +106,8 @@ impl Log {
     ///
     /// What was found is made durable, and the log carries on in a fresh segment, whose sequence number is above any
     /// that can have been written, with an empty batch that is durable on return: so nothing that was not found now
-    /// can be found later. The mark stays where it was: after recovery the caller moves it by [`Log::flushed`] with [`Log::end`].
+    /// can be found later. The mark stays where it was: after recovery the caller moves it by [`Log::flushed`] with
+    /// [`Log::end`].
     pub async fn open(
         dev: Arc<dyn BlockDev>,
         shape: Shape,
@@ -150,7 +151,8 @@ impl Log {
         Batch::new(&self.shape)
     }
 
-    /// Submits a batch behind all earlier ones. Several may be in flight: after a crash a batch counts only if all before it do.
+    /// Submits a batch behind all earlier ones. Several may be in flight: after a crash a batch counts only if all
+    /// before it do.
     ///
     /// An empty batch is a *stamp*: it carries the mark of [`Log::flushed`] to the disk when nothing else does, so that a restart can tell that what is
     /// below it was durable.
@@ -207,8 +209,9 @@ impl Log {
         Ok((self.shape.begin_of(current + 1), Some(current + 1)))
     }
 
-    /// Tells that everything below `lsn` is durable: the end of a batch whose write, and that of all before it, had completed
-    /// when a flush began that is done, or that was written durably. The next batch carries the mark. A lower mark than the last one changes nothing.
+    /// Tells that everything below `lsn` is durable: the end of a batch whose write, and that of all before it, had
+    /// completed when a flush began that is done, or that was written durably. The next batch carries the mark. A
+    /// lower mark than the last one changes nothing.
     pub fn flushed(&self, lsn: Lsn) {
         let mut tail = self.tail();
         assert!(lsn <= tail.next, "what was not appended cannot be durable");
