@@ -11,7 +11,7 @@ fn the_header_has_its_documented_bytes() {
     let hex: String = block[..48].iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "4846524c4f473031010000005eb1d4b130313233343536373839616263646566000040000000000000000008 00000000"
+        "4846524c4f47303101000000366e5cdf30313233343536373839616263646566000040000000000000000008 00000000"
             .replace(' ', "")
     );
     assert!(block[48..].iter().all(|byte| *byte == 0));
