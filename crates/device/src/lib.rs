@@ -1,8 +1,18 @@
 //! Disks: io_uring, threads or a simulated one, behind one trait.
 
 mod buf;
+mod file_disk;
+mod oneshot;
+mod open;
+mod request;
+mod ring;
+mod sim;
+mod threads;
 
 pub use buf::IoBuf;
+pub use file_disk::{Backend, FileDisk};
+pub use open::{CreateError, OpenError, OpenOptions, create_disk_file, grow_disk_file, open_disk};
+pub use sim::{Fault, Keep, OpKind, OpRecord, SimDisk, SimImage};
 
 use std::future::Future;
 use std::pin::Pin;

@@ -119,6 +119,15 @@ pub enum DeleteError {
     Io(#[from] IoError),
 }
 
+/// How full a store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    /// Bytes that fragments may take in all, headers included.
+    pub total: u64,
+    /// Bytes that no fragment takes, without what is kept free.
+    pub free: u64,
+}
+
 /// The fragments of one disk.
 pub trait FragmentStore: Send + Sync + 'static {
     /// Stores a fragment. It is durable when this answers `Ok`. Idempotent.
@@ -140,4 +149,7 @@ pub trait FragmentStore: Send + Sync + 'static {
 
     /// Deletes fragments; those that are not here are passed over. Durable on return: they do not come back.
     fn delete(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<(), DeleteError>>;
+
+    /// How full the store is, as far as it is known now; nothing is reserved by asking.
+    fn space(&self) -> Space;
 }

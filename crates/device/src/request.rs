@@ -1,0 +1,81 @@
+//! One operation on its way through a real disk.
+
+use crate::oneshot::Promise;
+use crate::{Durability, IoBuf, IoError, IoVec};
+use types::Errno;
+
+/// Who waits for the operation, which also says what it is.
+pub(crate) enum Waiter {
+    Read(Promise<IoBuf>),
+    Write(Durability, Promise<IoVec>),
+    /// Several callers may share one flush.
+    Flush(Vec<Promise<()>>),
+}
+
+/// An operation, its buffers and how far it has come.
+pub(crate) struct Request {
+    pub(crate) waiter: Waiter,
+    pub(crate) at: u64,
+    pub(crate) bufs: IoVec,
+    /// Bytes that are done; a short read or write is resumed from here.
+    pub(crate) done: u64,
+    pub(crate) len: u64,
+}
+
+/// What to do after the kernel answered one call.
+pub(crate) enum Step {
+    Finished,
+    Again,
+    Failed(Errno),
+}
+
+impl Request {
+    pub(crate) fn new(waiter: Waiter, at: u64, bufs: IoVec) -> Request {
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        Request { waiter, at, bufs, done: 0, len }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self.waiter {
+            Waiter::Read(_) => "read",
+            Waiter::Write(..) => "write",
+            Waiter::Flush(_) => "flush",
+        }
+    }
+
+    /// A failed read leaves the disk as it was; a failed write or flush does not.
+    pub(crate) fn poisons(&self) -> bool {
+        !matches!(self.waiter, Waiter::Read(_))
+    }
+
+    /// Takes the result of a system call: bytes done, or a negative errno.
+    pub(crate) fn advance(&mut self, result: i64) -> Step {
+        match result {
+            _ if result == -i64::from(Errno::EINTR.0) => Step::Again,
+            errno if errno < 0 => Step::Failed(Errno(-errno as i32)),
+            _ if matches!(self.waiter, Waiter::Flush(_)) => Step::Finished,
+            // The end of the disk came too early: it shrank under us.
+            0 => Step::Failed(Errno::EIO),
+            bytes => {
+                self.done += bytes as u64;
+                if self.done >= self.len { Step::Finished } else { Step::Again }
+            }
+        }
+    }
+
+    /// Answers who waits.
+    pub(crate) fn finish(self, result: Result<(), IoError>) {
+        match self.waiter {
+            Waiter::Read(promise) => {
+                let buf = self.bufs.into_iter().next();
+                promise.answer(result.and_then(|()| buf.ok_or(IoError::Gone)));
+            }
+            Waiter::Write(_, promise) => promise.answer(result.map(|()| self.bufs)),
+            Waiter::Flush(promises) => {
+                for promise in promises {
+                    promise.answer(result.clone());
+                }
+            }
+        }
+    }
+}
