@@ -7,7 +7,10 @@ pub mod args;
 pub mod data_dir;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod progress;
+pub mod report;
+pub mod status;
 pub mod table;
 pub mod tuning;
 

@@ -115,8 +115,7 @@ impl Layout {
             whole(options.journal_bytes.unwrap_or_else(|| (bytes / 512).clamp(32 << 20, 512 << 20)), segment);
         let intents =
             whole(options.intent_bytes.unwrap_or_else(|| (bytes / 64).clamp(64 << 20, 8 << 30)), segment);
-        let checkpoint =
-            whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);
+        let checkpoint = whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);
         let mut at = ENDS;
         let mut next = |len: u64| {
             let region = Region { at, len };

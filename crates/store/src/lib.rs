@@ -10,8 +10,8 @@ mod record;
 mod superblock;
 
 pub use fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space, StoreFuture,
-    Verified,
+    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    StoreFuture, Verified,
 };
 pub use header::{Header, HeaderError};
 pub use index::{Entry, Run};
