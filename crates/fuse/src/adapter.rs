@@ -91,10 +91,13 @@ impl fuser::Filesystem for Adapter {
             atime: atime.map(convert::set_time),
             mtime: mtime.map(convert::set_time),
         };
-        // The kernel flags a truncate by somebody without CAP_FSETID (FATTR_KILL_SUIDGID); fuser 0.18 drops the flag,
-        // so every truncate by another user than root is taken as flagged. A request that sets nothing is what is
-        // left of "only drop the set-id bits": chown(2) with both ids -1, or the moment before a write.
-        let kill_priv = set == SetAttr::default() || (size.is_some() && request.uid() != 0);
+        // Under HANDLE_KILLPRIV_V2 dropping set-id bits is ours wherever the kernel would do it by itself: at each
+        // chown, and at a truncate by somebody without CAP_FSETID, for which it sends FATTR_KILL_SUIDGID. fuser 0.18
+        // drops that flag, so every truncate by another user than root is taken as flagged. A request that sets
+        // nothing is what is left of "only drop the set-id bits": chown(2) with both ids -1, or the moment before a
+        // write.
+        let chown = uid.is_some() || gid.is_some();
+        let kill_priv = set == SetAttr::default() || chown || (size.is_some() && request.uid() != 0);
         self.0.run(ctx(request), Op::SetAttr { ino: Ino(ino.0), set, kill_priv }, reply);
     }
 

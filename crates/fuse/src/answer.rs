@@ -2,10 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo};
 use namespace::{Attr, DirEntry, FileKind};
-use types::{Errno, Ino, Nanos};
+use types::{Dseq, Errno, Grant, Ino, Nanos};
 use vfs::{Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
@@ -29,6 +30,7 @@ fn mismatch(outcome: &Outcome) -> Errno {
     let kind = match outcome {
         Outcome::Done => "Done",
         Outcome::Entry { .. } => "Entry",
+        Outcome::NoEntry { .. } => "NoEntry",
         Outcome::Attr { .. } => "Attr",
         Outcome::Created { .. } => "Created",
         Outcome::Opened { .. } => "Opened",
@@ -71,6 +73,11 @@ answer!(fuser::ReplyEmpty, |reply| {
 answer!(fuser::ReplyEntry, |reply| {
     Outcome::Entry { attr, ttl } => {
         reply.entry_with_ttls(&ttl.attr, &ttl.entry, &file_attr(&attr), GENERATION);
+        Ok(0)
+    },
+    // Node id 0: the kernel remembers that there is nothing.
+    Outcome::NoEntry { ttl } => {
+        reply.entry_with_ttls(&Duration::ZERO, &ttl, &file_attr(&blank(Ino(0))), GENERATION);
         Ok(0)
     }
 });
@@ -266,11 +273,16 @@ fn is_dot(entry: &DirEntry) -> bool {
 
 /// What stands for the attributes of `.` and `..`: the kernel takes only number and type of these, and no reference.
 fn placeholder(entry: &DirEntry) -> Option<Attr> {
-    is_dot(entry).then_some(Attr {
-        ino: Ino(entry.ino.0),
+    is_dot(entry).then(|| blank(entry.ino))
+}
+
+/// Attributes that nobody looks at.
+fn blank(ino: Ino) -> Attr {
+    Attr {
+        ino,
         kind: FileKind::Directory,
         mode: 0,
-        nlink: 2,
+        nlink: 0,
         uid: 0,
         gid: 0,
         rdev: 0,
@@ -281,7 +293,7 @@ fn placeholder(entry: &DirEntry) -> Option<Attr> {
         ctime: Nanos(0),
         btime: Nanos(0),
         change: 0,
-        grant: types::Grant(0),
-        applied: types::Dseq(0),
-    })
+        grant: Grant(0),
+        applied: Dseq(0),
+    }
 }

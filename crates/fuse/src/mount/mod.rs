@@ -82,6 +82,12 @@ pub(crate) enum Way {
     Fusermount,
 }
 
+impl Way {
+    fn of_this_process() -> Way {
+        if rustix::process::geteuid().is_root() { Way::Privileged } else { Way::Fusermount }
+    }
+}
+
 /// A mount in the table.
 pub(crate) struct Mounted {
     pub(crate) device: OwnedFd,
@@ -110,11 +116,28 @@ pub(crate) struct Place {
     pub(crate) id: u64,
 }
 
+/// Whether a volume could be mounted on `dir`: it is a directory with nothing mounted on it, and there is FUSE. Answers
+/// its path as the mount table will show it.
+///
+/// Changes nothing but to detach dead mounts of ours. Blocks for two seconds if a mount of ours hangs there.
+pub fn check_mount_point(dir: &Path) -> Result<PathBuf, MountError> {
+    let dir = point::resolve(dir)?;
+    let way = Way::of_this_process();
+    match way {
+        Way::Privileged => drop(open_device()?),
+        // fusermount3 opens the device with rights of its own.
+        Way::Fusermount => {
+            std::fs::metadata(DEVICE).map_err(MountError::NoFuseDevice)?;
+        }
+    }
+    point::clear(&dir, way)?;
+    Ok(dir)
+}
+
 /// Mounts `source` on `dir`. Dead mounts of ours that are there are detached first.
 pub(crate) fn mount(dir: &Path, source: &str) -> Result<Mounted, MountError> {
-    let dir = point::resolve(dir)?;
-    let way = if rustix::process::geteuid().is_root() { Way::Privileged } else { Way::Fusermount };
-    point::clear(&dir, way)?;
+    let dir = check_mount_point(dir)?;
+    let way = Way::of_this_process();
     let device = match way {
         Way::Privileged => privileged::mount(&dir, source)?,
         Way::Fusermount => fusermount::mount(&dir, source)?,

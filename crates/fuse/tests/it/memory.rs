@@ -113,8 +113,13 @@ impl Tree {
         Ok(match op {
             Op::Lookup { parent, name } => {
                 let dir = self.node(parent);
-                let found = dir.names.iter().find(|(known, _)| *known == name).ok_or(Errno::ENOENT)?.1;
-                self.entry(found)
+                match dir.names.iter().find(|(known, _)| *known == name) {
+                    Some((_, found)) => {
+                        let found = *found;
+                        self.entry(found)
+                    }
+                    None => Outcome::NoEntry { ttl: long },
+                }
             }
             Op::GetAttr { ino } => Outcome::Attr { attr: self.node(ino).attr, ttl: long },
             Op::SetAttr { ino, set, .. } => {

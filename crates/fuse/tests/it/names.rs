@@ -145,7 +145,7 @@ fn mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged() {
     });
     let mode = SetAttr { mode: Some(0o6777), ..SetAttr::default() };
     let owner = SetAttr { uid: Some(5), gid: Some(6), ..SetAttr::default() };
-    assert_eq!(sets[..3], [(mode, false), (owner, false), (mode, false)]);
+    assert_eq!(sets[..3], [(mode, false), (owner, true), (mode, false)]);
     assert_eq!((sets[3].0.size, sets[3].1), (Some(0), false), "O_TRUNC comes as a truncate of its own");
     assert_eq!(sets[4], (SetAttr::default(), true), "the kernel drops set-id bits before the write");
     assert_eq!((sets[5].0.size, sets[5].1), (Some(3), true));
@@ -262,4 +262,17 @@ fn free_space_is_told() {
     let space = rustix::fs::statvfs(&mount.dir).expect("statvfs");
     assert_eq!((space.f_blocks, space.f_bfree, space.f_bavail, space.f_frsize), (1000, 600, 600, 4096));
     assert_eq!((space.f_files, space.f_ffree, space.f_namemax), (50, 40, 255));
+}
+
+#[test]
+fn an_absent_name_is_remembered_until_it_is_made() {
+    let Some(mount) = fixture() else { return };
+    for _ in 0..3 {
+        let absent = fs::metadata(mount.path("f")).expect_err("nothing there");
+        assert_eq!(absent.raw_os_error(), Some(libc::ENOENT));
+    }
+    let lookups = mount.memory.asked(|op, _| matches!(op, Op::Lookup { .. }).then_some(()));
+    assert_eq!(lookups.len(), 1);
+    File::create(mount.path("f")).expect("create");
+    fs::metadata(mount.path("f")).expect("there now");
 }
