@@ -8,6 +8,7 @@ extern crate alloc;
 mod answer;
 mod apply;
 mod attrs;
+mod check;
 mod cluster;
 mod command;
 mod commit;
@@ -35,10 +36,12 @@ mod xattrs;
 
 pub use answer::query;
 pub use apply::apply;
+pub use check::{Fault, PROBLEMS_MAX, Problem, check, extents};
 pub use command::{
     Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, NewExtent, NewKind, RenameMode, Reply,
     Segment, SetAttr, SetTime, SlotRef, XattrMode,
 };
+pub use describe::describe;
 pub use encoding::{
     ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
 };

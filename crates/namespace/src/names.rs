@@ -39,7 +39,7 @@ pub(crate) fn check(name: &[u8]) -> Result<(), Errno> {
 }
 
 /// The 256 cookies of names with this hash: the first of them.
-fn first_cookie(volume: &Volume, name: &[u8]) -> u64 {
+pub(crate) fn first_cookie(volume: &Volume, name: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new_with_key(&volume.hash_key);
     hasher.write(name);
     let bits = u32::from(volume.hash_bits).clamp(1, 55);

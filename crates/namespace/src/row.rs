@@ -11,6 +11,7 @@ pub(crate) mod volume;
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::describe;
 use crate::rows::{Rows, RowsError};
 use crate::wire::{DecodeError, Reader, Wire};
 
@@ -56,7 +57,10 @@ pub(crate) fn body<T: Wire>(value: &[u8]) -> Result<T, DecodeError> {
 
 /// [`body`], with the key named in the error.
 pub(crate) fn parse<T: Wire>(key: &[u8], value: &[u8]) -> Result<T, RowsError> {
-    body(value).map_err(|why| RowsError(format!("row {}: {why}", crate::describe::key_text(key))))
+    body(value).map_err(|why| {
+        let name = describe::key_name(key).unwrap_or_else(|| describe::key_text(key));
+        RowsError(format!("row {name}: {why}"))
+    })
 }
 
 /// The row under `key`.

@@ -60,6 +60,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// All that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.0)
+    }
+
     fn left(&self) -> usize {
         self.0.len()
     }
