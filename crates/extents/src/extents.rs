@@ -334,3 +334,6 @@ fn read_error(extent: ExtentId, from: u32, error: ReadError) -> ReadExtentError 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,8 @@ impl Inner {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod once;
+#[cfg(test)]
+mod tests;

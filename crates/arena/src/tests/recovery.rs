@@ -122,7 +122,7 @@ fn any_flipped_bit_of_a_record_is_seen_and_the_others_stay() {
         let was = peek(&fd, at + byte, 1)[0];
         poke(&fd, at + byte, &[was ^ 4]);
         let (found, recovery) = Arena::recover(fd).expect("an arena");
-        let trusted = byte < 4 || byte >= HEAD;
+        let trusted = !(4..HEAD).contains(&byte);
         let record = trusted.then_some((Ino(7), Dseq(2)));
         assert_eq!(recovery.damaged, [DamagedRecord { at, record }], "byte {byte}");
         let live: Vec<Dseq> = found.records(Ino(7), ALL).iter().map(|record| record.dseq).collect();
