@@ -1,0 +1,1 @@
+//! The bytes of docs/FORMATS/log.md.
