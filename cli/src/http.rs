@@ -1,11 +1,14 @@
 //! The pages of a running `up`: `/metrics`, `/healthz`, `/readyz` on TCP, and with `/status` on the admin socket.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use client::OpFigures;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -14,19 +17,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::metrics;
+use crate::report::Report;
+
 /// The most connections that are served at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
 
 /// What the pages show.
 pub trait Pages: Send + Sync + 'static {
-    /// Metrics in the OpenMetrics text format.
-    fn metrics(&self) -> String;
+    /// The status document as of now.
+    fn report(&self) -> Pin<Box<dyn Future<Output = Report> + Send + '_>>;
 
-    /// `Err` says why the mount cannot be used now.
-    fn ready(&self) -> Result<(), String>;
-
-    /// The status document.
-    fn status(&self) -> serde_json::Value;
+    /// What each volume's mount counted.
+    fn operations(&self) -> Vec<(String, Vec<OpFigures>)>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -80,8 +83,8 @@ where
     tokio::spawn(async move {
         let _seat = seat;
         let service = hyper::service::service_fn(move |request| {
-            let answer = answer(&request, pages.as_ref(), admin);
-            async move { Ok::<_, Infallible>(answer) }
+            let pages = pages.clone();
+            async move { Ok::<_, Infallible>(answer(request, pages.as_ref(), admin).await) }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(10));
@@ -90,23 +93,29 @@ where
     });
 }
 
-fn answer(request: &Request<Incoming>, pages: &dyn Pages, admin: bool) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> Response<Full<Bytes>> {
     let text = "text/plain; charset=utf-8";
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, text, "ok\n".to_string()),
-        (&Method::GET, "/readyz") => match pages.ready() {
-            Ok(()) => (StatusCode::OK, text, "ready\n".to_string()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, text, format!("{why}\n")),
-        },
+        (&Method::GET, "/readyz") => {
+            let report = pages.report().await;
+            match report.state.as_str() {
+                "ready" => (StatusCode::OK, text, "ready\n".to_string()),
+                other => {
+                    let why = report.why.as_deref().unwrap_or(other);
+                    (StatusCode::SERVICE_UNAVAILABLE, text, format!("{why}\n"))
+                }
+            }
+        }
         (&Method::GET, "/metrics") => {
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", pages.metrics())
+            let body = metrics::text(&pages.report().await, pages.operations());
+            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
         }
-        (&Method::GET, "/status") if admin => {
-            (StatusCode::OK, "application/json", pages.status().to_string())
-        }
-        (&Method::GET, _) => {
-            (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string())
-        }
+        (&Method::GET, "/status") if admin => match serde_json::to_string(&pages.report().await) {
+            Ok(body) => (StatusCode::OK, "application/json", body),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error}\n")),
+        },
+        (&Method::GET, _) => (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string()),
         _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET is served\n".to_string()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -135,21 +144,21 @@ pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pages, ask_admin, bind_admin, serve_admin};
+    use super::{OpFigures, Pages, Report, ask_admin, bind_admin, serve_admin};
+    use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
+    use std::pin::Pin;
     use std::sync::Arc;
 
     struct Fixed;
 
     impl Pages for Fixed {
-        fn metrics(&self) -> String {
-            "# EOF\n".into()
+        fn report(&self) -> Pin<Box<dyn Future<Output = Report> + Send + '_>> {
+            let report = Report { state: "starting".into(), why: Some("still starting".into()), ..Report::blank() };
+            Box::pin(std::future::ready(report))
         }
-        fn ready(&self) -> Result<(), String> {
-            Err("still starting".into())
-        }
-        fn status(&self) -> serde_json::Value {
-            serde_json::json!({"volume": "default"})
+        fn operations(&self) -> Vec<(String, Vec<OpFigures>)> {
+            Vec::new()
         }
     }
 
@@ -161,8 +170,10 @@ mod tests {
         let listener = bind_admin(&path).expect("bound");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         let server = tokio::spawn(serve_admin(listener, Arc::new(Fixed)));
-        assert_eq!(ask_admin(&path, "/status").await.expect("answered"), r#"{"volume":"default"}"#);
-        assert_eq!(ask_admin(&path, "/metrics").await.expect("answered"), "# EOF\n");
+        let status = ask_admin(&path, "/status").await.expect("answered");
+        assert_eq!(serde_json::from_str::<Report>(&status).expect("a report").state, "starting");
+        let metrics = ask_admin(&path, "/metrics").await.expect("answered");
+        assert!(metrics.ends_with("# EOF\n"), "{metrics}");
         let why = format!("{:#}", ask_admin(&path, "/readyz").await.expect_err("not ready"));
         assert!(why.contains("still starting"), "{why}");
         assert!(ask_admin(&path, "/else").await.is_err());

@@ -2,7 +2,7 @@
 //!
 //! Names are `holdfast_<part>_<what>_<unit>`.
 
-use fuse::{LATENCY_BOUNDS_US, OpFigures};
+use client::{LATENCY_BOUNDS_US, OpFigures};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
@@ -122,8 +122,14 @@ fn registry(report: &Report) -> Registry {
     gauges.each("client_dirty", "Bytes accepted and not yet on disk", bytes(), "volume", mounts, |m| {
         (m.volume.clone(), m.dirty_bytes)
     });
-    gauges.each("client_open_handles", "Open files and directories", None, "volume", mounts, |m| {
-        (m.volume.clone(), m.open_handles)
+    gauges.each("client_nodes", "Inodes that are remembered", None, "volume", mounts, |m| {
+        (m.volume.clone(), m.nodes)
+    });
+    gauges.each("client_flush_failures", "Flushes that failed", None, "volume", mounts, |m| {
+        (m.volume.clone(), m.flush_failures)
+    });
+    gauges.each("client_files_lost", "Files whose accepted data was lost", None, "volume", mounts, |m| {
+        (m.volume.clone(), m.lost)
     });
     let disks = &report.disks;
     gauges.each("disk_data", "Bytes that fragments may take", bytes(), "device", disks, |d| {
@@ -160,25 +166,12 @@ fn registry(report: &Report) -> Registry {
 #[cfg(test)]
 mod tests {
     use super::{OpFigures, text};
-    use crate::report::{MetadataReport, Report};
-    use fuse::{BUCKETS, OpKind};
+    use crate::report::Report;
+    use client::{BUCKETS, OpKind};
 
     #[test]
     fn a_scrape_has_figures_and_histograms() {
-        let metadata =
-            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
-        let report = Report {
-            version: "1".into(),
-            pid: 1,
-            uptime_seconds: 1,
-            state: "ready".into(),
-            why: None,
-            cluster: uuid::Uuid::nil(),
-            starts: 3,
-            mounts: Vec::new(),
-            disks: Vec::new(),
-            metadata,
-        };
+        let report = Report::blank();
         let mut latency = [0; BUCKETS];
         latency[1] = 2;
         let read = OpFigures {

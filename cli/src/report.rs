@@ -45,10 +45,12 @@ pub struct MountReport {
     pub inodes: u64,
     /// Bytes accepted by write(2) and not yet on disk.
     pub dirty_bytes: u64,
-    /// Open files and directories.
-    pub open_handles: u64,
-    /// Errors of the disk or the service that were told to nobody yet.
-    pub flush_errors: u64,
+    /// Inodes that are remembered.
+    pub nodes: u64,
+    /// Flushes of a file that failed since the mount; their data waits for the next.
+    pub flush_failures: u64,
+    /// Files whose accepted data was lost since the mount.
+    pub lost: u64,
 }
 
 /// A disk.
@@ -68,8 +70,6 @@ pub struct DiskReport {
     pub fragments: u64,
     /// Checkpoints of its index since the start.
     pub checkpoints: u64,
-    /// Fragments deleted since the start.
-    pub deleted: u64,
 }
 
 /// The metadata service.
@@ -85,4 +85,24 @@ pub struct MetadataReport {
     pub log_bytes: u64,
     /// How often the log was purged since the start.
     pub purges: u64,
+}
+
+#[cfg(test)]
+impl Report {
+    /// A report of nothing, for tests.
+    pub fn blank() -> Report {
+        let metadata = MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        Report {
+            version: "1".into(),
+            pid: 1,
+            uptime_seconds: 1,
+            state: "ready".into(),
+            why: None,
+            cluster: Uuid::nil(),
+            starts: 3,
+            mounts: Vec::new(),
+            disks: Vec::new(),
+            metadata,
+        }
+    }
 }

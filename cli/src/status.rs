@@ -39,7 +39,7 @@ fn for_people(report: &Report) -> String {
     if let Some(why) = &report.why {
         text.push_str(&format!("{why}\n"));
     }
-    let mut mounts = Table::new(&["VOLUME", "MOUNT", "SIZE", "USED", "INODES", "NOT YET ON DISK", "OPEN"]);
+    let mut mounts = Table::new(&["VOLUME", "MOUNT", "SIZE", "USED", "INODES", "NOT YET ON DISK"]);
     for mount in &report.mounts {
         mounts.row([
             mount.volume.clone(),
@@ -48,7 +48,6 @@ fn for_people(report: &Report) -> String {
             ByteSize(mount.used_bytes).to_string(),
             mount.inodes.to_string(),
             ByteSize(mount.dirty_bytes).to_string(),
-            mount.open_handles.to_string(),
         ]);
     }
     let mut disks = Table::new(&["DISK", "STATE", "DATA", "FREE", "FRAGMENTS", "PATH"]);

@@ -51,7 +51,7 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
         Found::Ours(_) => Some(DataDir::open(&args.data)?),
         Found::Blank => None,
     };
-    let mount = fuse::check_mount_point(&args.mount)?;
+    let mount = client::check_mount_point(&args.mount)?;
     not_within(&mount, &args.data)?;
     let disks = match dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready) {
         Some(_) => known_disks(dir.as_ref().context("a whole directory is open")?, args)?,
