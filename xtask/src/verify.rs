@@ -4,6 +4,7 @@ mod code_map;
 mod features;
 mod invariants;
 mod layers;
+mod links;
 mod markdown;
 mod pure;
 mod words;
@@ -37,6 +38,7 @@ const CHECKS: &[Check] = &[
     ("pure", pure::check),
     ("features", features::check),
     ("code-map", code_map::check),
+    ("links", links::check),
     ("lints", lints),
     ("invariants", invariants_listed),
 ];

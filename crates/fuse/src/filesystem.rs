@@ -21,3 +21,9 @@ pub trait Filesystem: Send + Sync + 'static {
     /// only when the runtime shuts down.
     fn handle(self: Arc<Self>, op: Op, ctx: Ctx) -> OpFuture;
 }
+
+impl Filesystem for vfs::Vfs {
+    fn handle(self: Arc<Self>, op: Op, ctx: Ctx) -> OpFuture {
+        Box::pin(async move { vfs::Vfs::handle(&self, op, ctx).await })
+    }
+}

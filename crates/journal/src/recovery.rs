@@ -99,8 +99,8 @@ impl Recovery {
         Ok(find(dev, shape, start).await?.0)
     }
 
-    /// The highest mark found (or given): all below it was durable before the restart. Batches that end above it may be unacknowledged, and what their writer
-    /// wrote beside them may be missing.
+    /// The highest mark found (or given): all below it was durable before the restart. Batches that end above it may
+    /// be unacknowledged, and what their writer wrote beside them may be missing.
     pub fn flushed(&self) -> Lsn {
         self.flushed
     }

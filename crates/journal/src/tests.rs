@@ -148,6 +148,9 @@ fn a_full_log_refuses_before_it_writes_and_can_always_be_opened() {
     }
     log.flushed(log.end());
     log.free_before(log.end());
+    let stamp = log.append(log.batch(), Durability::Durable, Room::Reserve).expect("reserve");
+    now(stamp.written).expect("write");
+    log.flushed(stamp.end);
     assert_eq!(log.usage().used, u64::from(SEGMENT));
     append(&log, b"there is room").expect("append");
 }
@@ -234,4 +237,19 @@ fn a_read_error_is_never_the_end() {
     for start in [from_first(5), Start::Oldest] {
         assert!(matches!(open(&disk, 5, start), Err(OpenError::Disk { .. })));
     }
+}
+
+#[test]
+fn what_an_opening_found_is_durable_from_then_on() {
+    let disk = fresh(4);
+    let (log, ..) = open(&disk, 4, from_first(4)).expect("open");
+    let append =
+        log.append(batch_of(&log, &[b"x".to_vec()]), Durability::Buffered, Room::Ordinary).expect("append");
+    now(append.written).expect("write");
+    // The process is killed: its batch is in the disk's cache only. The next one acts on it, then power fails.
+    let killed = disk.fork();
+    assert!(killed.at_risk() > 0);
+    let (_, found, _) = open(&killed, 4, from_first(4)).expect("open");
+    let (_, kept, _) = open(&killed.after_power_cut(0, Keep::Nothing), 4, from_first(4)).expect("open");
+    assert_eq!((found.len(), kept), (1, found));
 }

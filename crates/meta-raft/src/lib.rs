@@ -4,6 +4,7 @@
 //! [`RowStore`] for the rows, a [`LogBackend`] for the log, a [`StateMachine`] for what the commands mean.
 
 mod log;
+mod lsm_rows;
 mod machine;
 mod network;
 mod partition;
@@ -15,6 +16,7 @@ mod sim_rows;
 mod stop;
 
 pub use log::{LogBackend, LogError, MemoryLog, Recovered};
+pub use lsm_rows::{LsmRows, LsmView, RowsOpenError};
 pub use machine::StateMachine;
 pub use partition::{Beat, Figures, OpenError, Partition, Setup, open};
 pub use record::{Ballot, Payload, Position, Record};

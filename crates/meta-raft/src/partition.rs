@@ -98,7 +98,11 @@ impl<R: RowStore> Partition<R> {
     ///
     /// The command is queued by the call unless the queue is full, so dropping the future does not undo it. After
     /// `Err` it is unknown whether the command was applied.
-    pub fn call(&self, envelope: Envelope, bytes: usize) -> impl Future<Output = Result<Reply, Stopped>> + Send + use<R> {
+    pub fn call(
+        &self,
+        envelope: Envelope,
+        bytes: usize,
+    ) -> impl Future<Output = Result<Reply, Stopped>> + Send + use<R> {
         let (reply, answer) = oneshot::channel();
         let unsent = match self.calls.try_send(Call { envelope, bytes, reply }) {
             Ok(()) => None,

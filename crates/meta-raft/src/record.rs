@@ -75,16 +75,16 @@ impl Record {
     /// The record's type and body, for `group`.
     pub fn encode(&self, group: u32) -> (u16, Vec<u8>) {
         let (kind, tag, first, second, tail): (u16, u8, u64, u64, &[u8]) = match self {
-            Record::Entry { position, payload: Payload::Blank } => (ENTRY, 0, position.term, position.index, &[]),
+            Record::Entry { position, payload: Payload::Blank } => {
+                (ENTRY, 0, position.term, position.index, &[])
+            }
             Record::Entry { position, payload: Payload::Commands(bytes) } => {
                 (ENTRY, 1, position.term, position.index, bytes)
             }
             Record::Entry { position, payload: Payload::Members(members) } => {
                 (ENTRY, 2, position.term, position.index, &members.encode())
             }
-            Record::Vote(ballot) => {
-                (VOTE, u8::from(ballot.committed), ballot.term, ballot.node, &[])
-            }
+            Record::Vote(ballot) => (VOTE, u8::from(ballot.committed), ballot.term, ballot.node, &[]),
             Record::Truncate(None) => (TRUNCATE, 0, 0, 0, &[]),
             Record::Truncate(Some(keep)) => (TRUNCATE, 1, keep.term, keep.index, &[]),
             Record::Purge(upto) => (PURGE, 0, upto.term, upto.index, &[]),
@@ -116,7 +116,12 @@ impl Record {
             (TRUNCATE, 0) if (first, second) == (0, 0) => Record::Truncate(None),
             (TRUNCATE, 1) => Record::Truncate(Some(position)),
             (PURGE, 0) => Record::Purge(position),
-            _ => return Err(FormatError::Unknown { what: "log record", kind: u32::from(kind) << 8 | u32::from(tag) }),
+            _ => {
+                return Err(FormatError::Unknown {
+                    what: "log record",
+                    kind: u32::from(kind) << 8 | u32::from(tag),
+                });
+            }
         };
         Ok((group, record))
     }

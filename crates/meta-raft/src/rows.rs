@@ -138,7 +138,10 @@ impl Applied {
                 let bytes: [u8; 24] =
                     value.try_into().map_err(|_| damaged(FormatError::Short { what: "applied row" }))?;
                 if bytes[..8] != [VERSION, 0, 0, 0, 0, 0, 0, 0] {
-                    return Err(damaged(FormatError::Unknown { what: "applied row", kind: u32::from(bytes[0]) }));
+                    return Err(damaged(FormatError::Unknown {
+                        what: "applied row",
+                        kind: u32::from(bytes[0]),
+                    }));
                 }
                 let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
                 Some(Position { term: number(8), index: number(16) })

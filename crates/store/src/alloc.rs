@@ -57,6 +57,11 @@ impl Allocator {
         self.blocks
     }
 
+    /// Blocks that claims never take.
+    pub(crate) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
     /// Blocks that are taken.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

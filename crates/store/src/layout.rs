@@ -36,6 +36,8 @@ impl FormatOptions {
     }
 }
 
+/// A journal has at least so many segments.
+const SEGMENTS_MIN: u64 = 4;
 /// Bytes of a journal segment unless a test wants less.
 pub const SEGMENT_BYTES: u32 = 4 << 20;
 
@@ -112,7 +114,8 @@ impl Layout {
         let whole = |n: u64, unit: u64| n.div_ceil(unit) * unit;
         let bytes = bytes / BLOCK * BLOCK;
         let journal =
-            whole(options.journal_bytes.unwrap_or_else(|| (bytes / 512).clamp(32 << 20, 512 << 20)), segment);
+            whole(options.journal_bytes.unwrap_or_else(|| (bytes / 512).clamp(32 << 20, 512 << 20)), segment)
+                .max(SEGMENTS_MIN * segment);
         let intents =
             whole(options.intent_bytes.unwrap_or_else(|| (bytes / 64).clamp(64 << 20, 8 << 30)), segment);
         let checkpoint = whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);

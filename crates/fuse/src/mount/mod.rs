@@ -40,6 +40,9 @@ pub enum MountError {
          device (--device /dev/fuse)"
     )]
     NoFuseDevice(#[source] io::Error),
+    /// There is one, but not for this user.
+    #[error("this user may not open /dev/fuse; allow it (chmod 0666 /dev/fuse), or run as root")]
+    DeviceRefused,
     /// This process may not mount.
     #[error(
         "this process may not mount: it is root without CAP_SYS_ADMIN; run it with that capability (in a container: \
@@ -123,13 +126,7 @@ pub(crate) struct Place {
 pub fn check_mount_point(dir: &Path) -> Result<PathBuf, MountError> {
     let dir = point::resolve(dir)?;
     let way = Way::of_this_process();
-    match way {
-        Way::Privileged => drop(open_device()?),
-        // fusermount3 opens the device with rights of its own.
-        Way::Fusermount => {
-            std::fs::metadata(DEVICE).map_err(MountError::NoFuseDevice)?;
-        }
-    }
+    drop(open_device()?); // fusermount3 opens it with its caller's rights
     point::clear(&dir, way)?;
     Ok(dir)
 }
@@ -178,6 +175,9 @@ fn system(dir: &Path, call: &'static str) -> impl Fn(io::Error) -> MountError + 
 
 fn open_device() -> Result<OwnedFd, MountError> {
     use rustix::fs::{Mode, OFlags, open};
-    open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| MountError::NoFuseDevice(e.into()))
+    use rustix::io::Errno;
+    open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
+        Errno::ACCESS => MountError::DeviceRefused,
+        error => MountError::NoFuseDevice(error.into()),
+    })
 }

@@ -70,7 +70,10 @@ impl Contents {
     }
 
     /// Takes the records of the log, in order. `group` is the only one that may occur.
-    pub(crate) fn read(group: u32, records: impl IntoIterator<Item = Recovered>) -> Result<Contents, LogError> {
+    pub(crate) fn read(
+        group: u32,
+        records: impl IntoIterator<Item = Recovered>,
+    ) -> Result<Contents, LogError> {
         let mut contents = Contents::default();
         // Where the group's oldest records were reused, entries begin anywhere: the purge mark that licensed it
         // stands further on. Entries below a mark are gone whatever is left of them.

@@ -133,5 +133,5 @@ impl<R: RowStore, M: StateMachine> Beater<R, M> {
         self.beat().await;
         // Whoever drives the executor drops it now, and Raft with it.
         self.stop.close();
-    
+    }
 }

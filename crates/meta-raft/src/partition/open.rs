@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::batcher::{Batcher, IN_FLIGHT};
 use super::beat::Beater;
 use super::{Beat, CALLS, Counts, Partition};
-use crate::log::{Contents, GroupLog, LogBackend, LogError, LogShared, Recovered, write_log, QUEUE};
+use crate::log::{Contents, GroupLog, LogBackend, LogError, LogShared, QUEUE, Recovered, write_log};
 use crate::machine::{Machine, Progress, StateMachine};
 use crate::network::Alone;
 use crate::raft_types::Types;
@@ -151,7 +151,9 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     };
     match Rt::select2(ready, stop.wait()).await {
         Select2::First(Ok(())) => {}
-        Select2::First(Err(error)) => return Err(stop.stopped().map_or(OpenError::Raft(error), OpenError::Replay)),
+        Select2::First(Err(error)) => {
+            return Err(stop.stopped().map_or(OpenError::Raft(error), OpenError::Replay));
+        }
         Select2::Second(stopped) => return Err(OpenError::Replay(stopped)),
     }
 

@@ -208,7 +208,10 @@ fn rows_and_log_that_do_not_fit_are_refused() {
         assert!(matches!(start(&log, &SimRows::new(), lazy()).await, Err(OpenError::Gap { rows: -1, .. })));
     });
     simulate(12, async {
-        assert!(matches!(start(&MemoryLog::default(), &rows, lazy()).await, Err(OpenError::RowsAhead { .. })));
+        assert!(matches!(
+            start(&MemoryLog::default(), &rows, lazy()).await,
+            Err(OpenError::RowsAhead { .. })
+        ));
     });
 }
 
