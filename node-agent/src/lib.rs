@@ -6,6 +6,7 @@
 //!
 //! [`Background`] runs both, paced. [`verify`] is the offline check of what rows and disks say of each other.
 
+mod agent;
 mod background;
 mod figures;
 mod reclaim;
@@ -14,6 +15,9 @@ mod sweep;
 mod tests;
 pub mod verify;
 
+pub use agent::{
+    CloseError, Disk, DiskStatus, FormatError, NodeAgent, OpenError, Options, RegisterError, format,
+};
 pub use background::{Background, Pace};
 pub use figures::{Counts, Figures};
 pub use reclaim::{Reclaim, ReclaimError};

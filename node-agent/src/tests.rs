@@ -1,5 +1,6 @@
 //! The loops over the real state machine and stores in memory.
 
+mod agent;
 mod background;
 mod loops;
 mod verify;
@@ -106,12 +107,16 @@ impl Mount {
 
     /// Removes a file; its extent is dead then.
     async fn remove(&self, cluster: &Cluster, name: &str) {
-        let unlink = Command::Unlink { parent: Ino::ROOT, name: name.into(), pinned: false, cred: CRED };
-        let reply = self.session.call(unlink).await;
-        assert!(matches!(reply, Ok(Reply::Removed(_))), "{reply:?}");
-        let reclaim = Command::Reclaim { volume: cluster.volume, steps: 1000 };
-        while slotless(&cluster.service, reclaim.clone()).await != Reply::Left(0) {}
+        remove(&self.session, cluster, name).await;
     }
+}
+
+async fn remove(session: &Session, cluster: &Cluster, name: &str) {
+    let unlink = Command::Unlink { parent: Ino::ROOT, name: name.into(), pinned: false, cred: CRED };
+    let reply = session.call(unlink).await;
+    assert!(matches!(reply, Ok(Reply::Removed(_))), "{reply:?}");
+    let reclaim = Command::Reclaim { volume: cluster.volume, steps: 1000 };
+    while slotless(&cluster.service, reclaim.clone()).await != Reply::Left(0) {}
 }
 
 async fn slotless(service: &MemoryService, command: Command) -> Reply {

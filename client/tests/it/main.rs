@@ -6,7 +6,9 @@ mod service;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use client::{Ended, Group, Mount, MountOptions, StartError, UnmountError};
@@ -35,6 +37,7 @@ impl World {
         let (meta, id) = MemoryMeta::new();
         let groups = vec![Group { id, epoch: Epoch(1), slots: vec![Arc::new(MemoryStore::new(1 << 30))] }];
         let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("open to all");
         let dir = folder.path().canonicalize().expect("its path");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build();
         Some(World { meta, groups, runtime: runtime.expect("a runtime"), starts: 0, dir, _folder: folder })
@@ -128,6 +131,38 @@ fn a_mount_in_use_names_its_holder_and_is_detached_without_loss() {
     drop(file);
     let mount = world.mount();
     assert!(fs::read(world.dir.join("f")).expect("read") == pattern(300_000, 1));
+    world.stop(mount);
+}
+
+#[test]
+fn set_id_bits_do_not_outlive_a_new_owner_or_a_stranger() {
+    use std::os::unix::process::CommandExt;
+    let Some(mut world) = World::new() else { return };
+    let mount = world.mount();
+    let (path, other) = (world.dir.join("f"), world.dir.join("g"));
+    let mode = |path: &Path| fs::metadata(path).expect("stat").mode() & 0o7777;
+    let set_id = |path: &Path| {
+        fs::set_permissions(path, PermissionsExt::from_mode(0o6777)).expect("chmod");
+        assert_eq!(mode(path), 0o6777);
+    };
+    File::create(&path).expect("create");
+    File::create(&other).expect("create");
+    for owner in [(Some(5), Some(6)), (None, None)] {
+        set_id(&path);
+        std::os::unix::fs::chown(&path, owner.0, owner.1).expect("chown");
+        assert_eq!(mode(&path), 0o777, "chown to {owner:?}");
+    }
+    for script in ["echo more >> f", "truncate -s 1 f", "truncate -s 0 f"] {
+        set_id(&path);
+        set_id(&other);
+        let mut shell = Command::new("sh");
+        let done = shell.args(["-ec", script]).current_dir(&world.dir).uid(65534).gid(65534).status();
+        assert!(done.expect("sh").success());
+        assert_eq!((mode(&path), mode(&other)), (0o777, 0o6777), "{script}");
+    }
+    world.stop(mount);
+    let mount = world.mount();
+    assert_eq!((mode(&path), mode(&other)), (0o777, 0o6777), "stored");
     world.stop(mount);
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Chain {
     pub(crate) batches: Vec<Header>,
     /// The highest mark of any batch: what was below it when that was written was durable.
     pub(crate) flushed: Lsn,
+    /// Nothing below is needed.
+    pub(crate) needed: Lsn,
     /// Whole batches behind the end of the log that are not part of it.
     pub(crate) dropped: usize,
 }
@@ -44,6 +46,11 @@ pub(crate) fn link(
 ) -> Result<Chain, Missing> {
     found.sort_unstable_by_key(|batch| batch.lsn);
     let flushed = found.iter().map(|batch| batch.flushed).fold(durable, Lsn::max);
+    let needed = match begins {
+        Beginning::Segment(first) => shape.begin_of(first),
+        Beginning::Anywhere => found.iter().map(|batch| batch.needed).fold(NOTHING, Lsn::max),
+    };
+    found.retain(|batch| shape.sequence(batch.lsn) >= shape.sequence(needed));
     drop_remnants(shape, &mut found);
     let index: HashMap<Lsn, usize> = found.iter().enumerate().map(|(n, batch)| (batch.lsn, n)).collect();
     let is_first = |batch: &Header| match begins {
@@ -61,11 +68,7 @@ pub(crate) fn link(
         whole[n] = links || first[n];
     }
     let newest = whole.iter().rposition(|whole| *whole);
-    let begin = match begins {
-        Beginning::Segment(first) => shape.begin_of(first),
-        Beginning::Anywhere => NOTHING,
-    };
-    let end = newest.map_or(begin, |newest| found[newest].end());
+    let end = newest.map_or(needed, |newest| found[newest].end());
     if end < flushed {
         let behind = &found[newest.map_or(0, |newest| newest + 1)..];
         let lost =
@@ -79,7 +82,7 @@ pub(crate) fn link(
         next = if first[n] { None } else { index.get(&found[n].previous).copied() };
     }
     batches.reverse();
-    Ok(Chain { batches, flushed, dropped: found.len() - newest.map_or(0, |newest| newest + 1) })
+    Ok(Chain { batches, flushed, needed, dropped: found.len() - newest.map_or(0, |newest| newest + 1) })
 }
 
 /// Drops what is left of older use behind a segment's first batch.

@@ -1,6 +1,6 @@
 //! Appending to a log.
 
-use crate::batch::{Batch, NOTHING, padded};
+use crate::batch::{Batch, NOTHING, Place, padded};
 use crate::format::{Lsn, Shape};
 use crate::recovery::{OpenError, Past, Recovery, Start, blank, find};
 use device::{BlockDev, Durability, IoClass, IoFuture};
@@ -118,8 +118,9 @@ impl Log {
         dev.flush().await.map_err(disk)?;
         let sequence = fresh_sequence(&shape, &past).ok_or(OpenError::Exhausted)?;
         let lsn = shape.begin_of(sequence);
-        let previous = past.last.unwrap_or(NOTHING);
-        let opening = Batch::new(&shape).seal(&shape.uuid, lsn, past.flushed, previous);
+        let place =
+            Place { flushed: past.flushed, previous: past.last.unwrap_or(NOTHING), needed: past.needed };
+        let opening = Batch::new(&shape).seal(&shape.uuid, lsn, place);
         let next = Lsn(lsn.0 + opening.len() as u64);
         let written = dev.write(shape.offset_of(lsn), vec![opening], Durability::Durable, IoClass::Log);
         written.await.map_err(disk)?;
@@ -132,7 +133,7 @@ impl Log {
             live,
             sent: VecDeque::new(),
             carried: past.flushed,
-            needed: Lsn::default(),
+            needed: past.needed,
         });
         Ok((Log { dev, shape, tail }, recovery))
     }
@@ -164,7 +165,8 @@ impl Log {
         // The write is submitted under the lock: batches reach the disk's queue in their order.
         let mut tail = self.tail();
         let (lsn, fresh) = self.place(&tail, bytes, stamp, room)?;
-        let buf = batch.seal(&self.shape.uuid, lsn, tail.flushed, tail.previous);
+        let place = Place { flushed: tail.flushed, previous: tail.previous, needed: tail.needed };
+        let buf = batch.seal(&self.shape.uuid, lsn, place);
         let end = Lsn(lsn.0 + padded(buf.len() as u32));
         if let Some(sequence) = fresh {
             tail.live.push_back(sequence);

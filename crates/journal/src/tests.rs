@@ -253,3 +253,23 @@ fn what_an_opening_found_is_durable_from_then_on() {
     let (_, kept, _) = open(&killed.after_power_cut(0, Keep::Nothing), 4, from_first(4)).expect("open");
     assert_eq!((found.len(), kept), (1, found));
 }
+
+#[test]
+fn a_log_that_went_round_has_its_room_again_when_it_is_opened() {
+    let disk = fresh(6);
+    let (mut log, ..) = open(&disk, 6, Start::Oldest).expect("open");
+    for round in 0..5 {
+        for n in 0..40_u8 {
+            let lsn = append(&log, &[n; 3000]).expect("append");
+            log.free_before(lsn);
+        }
+        let (again, records, _) = open(&disk, 6, Start::Oldest).expect("open");
+        assert!(
+            records.ends_with(&[vec![39; 3000]]) && records.len() <= 2,
+            "round {round}: {}",
+            records.len()
+        );
+        assert!(again.usage().used <= 3 * u64::from(SEGMENT), "round {round}: {:?}", again.usage());
+        log = again;
+    }
+}

@@ -15,12 +15,12 @@ mod runtime;
 mod sim_rows;
 mod stop;
 
-pub use log::{LogBackend, LogError, MemoryLog, Recovered};
+pub use log::{JournalLog, LogBackend, LogError, MemoryLog, Recovered};
 pub use lsm_rows::{LsmRows, LsmView, RowsOpenError};
-pub use machine::StateMachine;
-pub use partition::{Beat, Figures, OpenError, Partition, Setup, open};
+pub use machine::{Namespace, StateMachine};
+pub use partition::{Beat, Figures, OpenError, Partition, Setup, entries, open};
 pub use record::{Ballot, Payload, Position, Record};
-pub use rows::{Applied, FormatError, Members, RowStore, SyncError};
-pub use runtime::Executor;
+pub use rows::{Applied, FormatError, Members, RowStore, RowView, SyncError};
+pub use runtime::{Executor, sleep, spawn};
 pub use sim_rows::{SimRows, SimView};
 pub use stop::Stopped;

@@ -4,11 +4,13 @@
 //! then tells whoever waits. The entries that are not purged stay in memory: openraft reads each one again to apply it.
 
 mod backend;
+mod journal;
 mod recover;
 mod storage;
 mod writer;
 
 pub use backend::{LogBackend, LogError, MemoryLog, Recovered};
+pub use journal::JournalLog;
 pub(crate) use recover::Contents;
 pub(crate) use storage::GroupLog;
 pub(crate) use writer::{LogShared, QUEUE, write_log};

@@ -12,7 +12,7 @@ use lsm_tree::compaction::Leveled;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounter};
 use namespace::{Batch, Rows, RowsError, Write};
 
-use crate::rows::{Applied, LOG_KEY, RowStore, SyncError};
+use crate::rows::{Applied, LOG_KEY, RowStore, RowView, SyncError};
 pub use check::RowsOpenError;
 
 /// Bytes of decoded blocks that are kept in memory.
@@ -82,6 +82,11 @@ impl LsmRows {
 
     fn damaged(&self, error: RowsError) -> RowsOpenError {
         RowsOpenError::Damaged { path: self.path.clone(), detail: error.0 }
+    }
+
+    /// Waits until no sync is under way: nothing is written below the folder then until the next one.
+    pub fn quiesce(&self) {
+        drop(self.sync.lock());
     }
 
     fn lock(&self) -> MutexGuard<'_, Applied> {
@@ -189,6 +194,12 @@ impl Rows for LsmView {
             }
         }
         self.check()
+    }
+}
+
+impl RowView for LsmView {
+    fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 }
 

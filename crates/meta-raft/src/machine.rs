@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::raft_types::{LogIdT, StoredMembershipT, Types, members_set_by, stored_membership};
 use crate::record::Position;
-use crate::rows::{Applied, RowStore};
+use crate::rows::{Applied, RowStore, RowView};
 use crate::stop::Stop;
 
 /// What the entries of a group mean. Pure: equal entries over equal rows give equal rows and replies.
@@ -22,6 +22,22 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// What an entry's bytes change, and one reply for each of its commands.
     fn apply(&self, rows: &dyn Rows, entry: &[u8]) -> Result<(Batch, Vec<Reply>), RowsError>;
+}
+
+/// The state machine of files and directories.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Namespace;
+
+impl StateMachine for Namespace {
+    fn encode(&self, entry: &Entry) -> Vec<u8> {
+        namespace::encode_entry(entry)
+    }
+
+    fn apply(&self, rows: &dyn Rows, entry: &[u8]) -> Result<(Batch, Vec<Reply>), RowsError> {
+        let entry =
+            namespace::decode_entry(entry).map_err(|error| RowsError(format!("a log entry: {error}")))?;
+        namespace::apply(rows, &entry)
+    }
 }
 
 /// What applying, syncing and reporting share.
@@ -54,7 +70,13 @@ impl<R: RowStore, M: StateMachine> Machine<R, M> {
         let position = Position::from(entry.log_id);
         let members = members_set_by(entry).unwrap_or(before.members);
         let (batch, replies) = match &entry.payload {
-            EntryPayload::Normal(proposal) => self.machine.apply(&self.rows.view(), &proposal.0)?,
+            EntryPayload::Normal(proposal) => loop {
+                let view = self.rows.view();
+                match self.machine.apply(&view, &proposal.0) {
+                    Err(_) if view.is_ended() => {}
+                    result => break result?,
+                }
+            },
             EntryPayload::Blank | EntryPayload::Membership(_) => (Batch::new(), Vec::new()),
         };
         self.rows.commit(batch, Applied { position: Some(position), members })?;

@@ -5,13 +5,14 @@ mod beat;
 mod open;
 
 pub use beat::Beat;
-pub use open::{OpenError, Setup, open};
+pub use open::{OpenError, Setup, entries, open};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use namespace::{Envelope, Reply};
 use tokio::sync::{mpsc, oneshot};
+use types::Errno;
 
 use crate::log::LogShared;
 use crate::machine::Progress;
@@ -27,6 +28,25 @@ struct Call {
     envelope: Envelope,
     bytes: usize,
     reply: oneshot::Sender<Reply>,
+}
+
+/// An answer that will come.
+struct Answer {
+    /// The call, if the queue was full.
+    unsent: Option<(mpsc::Sender<Call>, Call)>,
+    answer: oneshot::Receiver<Reply>,
+    stop: Stop,
+}
+
+impl Answer {
+    async fn wait(self) -> Result<Reply, Stopped> {
+        if let Some((calls, call)) = self.unsent
+            && calls.send(call).await.is_err()
+        {
+            return Err(self.stop.reason());
+        }
+        self.answer.await.map_err(|_| self.stop.reason())
+    }
 }
 
 /// What a partition is asked to do besides calls.
@@ -76,6 +96,7 @@ pub struct Partition<R> {
     counts: Arc<Counts>,
     calls: mpsc::Sender<Call>,
     orders: mpsc::Sender<Order>,
+    command_max: usize,
     stop: Stop,
 }
 
@@ -88,13 +109,15 @@ impl<R> Clone for Partition<R> {
             counts: self.counts.clone(),
             calls: self.calls.clone(),
             orders: self.orders.clone(),
+            command_max: self.command_max,
             stop: self.stop.clone(),
         }
     }
 }
 
 impl<R: RowStore> Partition<R> {
-    /// Logs and applies a command; `bytes` is about its size in the log. Durable when the reply arrives.
+    /// Logs and applies a command; `bytes` is its size, encoded. Durable when the reply arrives. A command that is too
+    /// large for any entry is refused with `E2BIG` and leaves no trace, in its slot neither.
     ///
     /// The command is queued by the call unless the queue is full, so dropping the future does not undo it. After
     /// `Err` it is unknown whether the command was applied.
@@ -104,21 +127,18 @@ impl<R: RowStore> Partition<R> {
         bytes: usize,
     ) -> impl Future<Output = Result<Reply, Stopped>> + Send + use<R> {
         let (reply, answer) = oneshot::channel();
+        if bytes > self.command_max {
+            // Both ends are here, so it cannot fail.
+            let _ = reply.send(Reply::Failed(Errno::E2BIG));
+            return Answer { unsent: None, answer, stop: self.stop.clone() }.wait();
+        }
         let unsent = match self.calls.try_send(Call { envelope, bytes, reply }) {
             Ok(()) => None,
             Err(mpsc::error::TrySendError::Full(call) | mpsc::error::TrySendError::Closed(call)) => {
                 Some((self.calls.clone(), call))
             }
         };
-        let stop = self.stop.clone();
-        async move {
-            if let Some((calls, call)) = unsent
-                && calls.send(call).await.is_err()
-            {
-                return Err(stop.reason());
-            }
-            answer.await.map_err(|_| stop.reason())
-        }
+        Answer { unsent, answer, stop: self.stop.clone() }.wait()
     }
 
     /// The rows with every command that was answered before.

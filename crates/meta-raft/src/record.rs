@@ -53,13 +53,14 @@ pub enum Record {
     Purge(Position),
 }
 
-const ENTRY: u16 = 1;
+/// The type of entries.
+pub(crate) const ENTRY: u16 = 1;
 const VOTE: u16 = 2;
 const TRUNCATE: u16 = 3;
 const PURGE: u16 = 4;
 
 /// Bytes of a record's body before an entry's payload.
-const HEAD: usize = 24;
+pub(crate) const HEAD: usize = 24;
 
 impl Record {
     /// Bytes of the record's body.

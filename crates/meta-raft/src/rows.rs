@@ -182,13 +182,19 @@ pub enum SyncError {
     Off,
 }
 
+/// Rows as they were after one batch.
+pub trait RowView: Rows + Send + Sync + 'static {
+    /// It lived for so long that the store gave it up: what it refused since can be asked of a new one.
+    fn is_ended(&self) -> bool;
+}
+
 /// Ordered rows that change by whole batches.
 ///
 /// A batch is memory until a sync; a crash loses the batches since the last one, whole and from the end. Raft's log
 /// holds them, so nothing else needs to.
 pub trait RowStore: Send + Sync + 'static {
     /// Rows as they were after one batch, for as long as it lives.
-    type View: Rows + Send + Sync + 'static;
+    type View: RowView;
 
     /// The rows after the last batch.
     fn view(&self) -> Self::View;

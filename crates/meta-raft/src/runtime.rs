@@ -10,5 +10,19 @@
 mod adapter;
 mod executor;
 
+use std::time::Duration;
+
+use openraft_rt::AsyncRuntime;
+
 pub(crate) use adapter::Rt;
 pub use executor::Executor;
+
+/// Runs a future as a task of the executor that calls this, until it is done or the executor is dropped.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    drop(<Rt as AsyncRuntime>::spawn(task));
+}
+
+/// Resolves after `span` in the time of the executor that calls this.
+pub fn sleep(span: Duration) -> impl Future<Output = ()> + Send {
+    <Rt as AsyncRuntime>::sleep(span)
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use namespace::{Batch, Rows, RowsError, Write};
 
-use crate::rows::{Applied, RowStore, SyncError};
+use crate::rows::{Applied, RowStore, RowView, SyncError};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -90,6 +90,12 @@ impl Rows for SimView {
             }
         }
         Ok(())
+    }
+}
+
+impl RowView for SimView {
+    fn is_ended(&self) -> bool {
+        false
     }
 }
 

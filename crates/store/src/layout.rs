@@ -127,8 +127,8 @@ impl Layout {
         };
         let (journal, intents) = (next(journal), next(intents));
         let checkpoints = [next(checkpoint), next(checkpoint)];
-        // The least that makes sense: one fragment of the largest size, twice.
-        let need = checkpoints[1].end() + ENDS + 2 * u64::from(crate::header::BLOCKS_MAX) * BLOCK;
+        // The least that makes sense: one fragment of the largest size.
+        let need = checkpoints[1].end() + ENDS + u64::from(crate::header::BLOCKS_MAX) * BLOCK;
         if bytes < need {
             return Err(TooSmall { have: ByteSize(bytes), need: ByteSize(need) });
         }

@@ -31,7 +31,8 @@ impl Vfs {
         }
         if after < DOT_DOT && entries.len() < max {
             let parent = match self.parent_of(ino).await {
-                Err(Errno::ESTALE) if node.state().attr().is_some_and(|attr| attr.nlink == 0) => ino,
+                // It was removed while somebody has it open.
+                Err(Errno::ENOENT | Errno::ESTALE) if node.state().is_nameless() => ino,
                 parent => parent?,
             };
             entries.push(dot(DOT_DOT, parent, b".."));

@@ -53,6 +53,7 @@ impl Vfs {
                 }
             };
             tokio::select! {
+                biased;
                 // Nothing was begun: all three only wait.
                 () = &mut stop => return,
                 () = self.work.notified() => {}

@@ -14,9 +14,9 @@ const SHARDS: usize = 16;
 /// Inode numbers to nodes. One entry for each inode that the kernel refers to or that has work left.
 pub(crate) struct Table {
     shards: [Mutex<HashMap<Ino, Arc<Node>>>; SHARDS],
-    /// Counts the changes that [`NodeRef::change`] began and that have ended.
+    /// Counts the changes that [`NodeRef::change`] began and that have ended, and the nodes that were forgotten.
     changes: AtomicU64,
-    /// The last of those that concerned an inode which was forgotten since.
+    /// The count when the last node was forgotten.
     forgotten: AtomicU64,
 }
 
@@ -62,7 +62,9 @@ impl Table {
         let Some(node) = shard.get(&ino) else { return };
         // A new reference can only be had from this shard, which is locked: one left is the shard's own.
         if Arc::strong_count(node) == 1 && node.state().is_idle() {
-            self.forgotten.fetch_max(node.state().unsure.0, Ordering::SeqCst);
+            // With it goes the knowledge of how new an answer must be: none that was asked for before now will do.
+            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+            self.forgotten.fetch_max(now, Ordering::SeqCst);
             shard.remove(&ino);
         }
     }

@@ -75,6 +75,10 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
             load.run(&up.mount, |running| cut_at_random(running, served, &disk, loss, &mut random))?;
         forgotten += cut.lost + cut.torn;
         disk.come_back().context("bring the disk back")?;
+        if cycle % 2 == 1 {
+            // Whoever looks before the next start finds it clean too.
+            up.fsck().with_context(|| format!("right after power cut {cycle}"))?;
+        }
         served = up.start().with_context(|| format!("start after cut {cycle}"))?;
         let restart = served.start_took();
         let checked = load.check().with_context(|| format!("after power cut {cycle} ({loss:?})"))?;

@@ -40,12 +40,15 @@ pub enum LogError {
         /// Its size.
         bytes: usize,
     },
-    /// The journal failed, or is damaged.
-    #[error("the log failed: {0}")]
-    Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A simulated power cut.
-    #[error("the simulated machine is off")]
-    Off,
+    /// The log cannot be opened, or is damaged.
+    #[error(transparent)]
+    Open(#[from] journal::OpenError),
+    /// The log takes no more.
+    #[error(transparent)]
+    Append(#[from] journal::AppendError),
+    /// Its disk failed.
+    #[error("the log's disk failed: {0}")]
+    Disk(#[from] device::IoError),
 }
 
 /// One record as it was found.
@@ -68,11 +71,18 @@ pub trait LogBackend: Send + 'static {
     /// Nothing before `lsn` is needed any more: its space may be used again. Not durable by itself.
     fn free_before(&mut self, lsn: u64) -> impl Future<Output = Result<(), LogError>> + Send;
 
+    /// Says durably that what was appended is durable, while nothing else is to be said: so that damage to the last
+    /// records cannot pass for a torn tail.
+    fn stamp(&mut self) -> impl Future<Output = Result<(), LogError>> + Send;
+
     /// Bytes that are in use.
     fn used(&self) -> u64;
 
     /// Bytes that can be in use.
     fn capacity(&self) -> u64;
+
+    /// The longest body of a record.
+    fn record_max(&self) -> usize;
 }
 
 /// Records in memory, for tests of what is above. Clones are the same log.
@@ -99,6 +109,14 @@ impl LogBackend for MemoryLog {
     async fn free_before(&mut self, lsn: u64) -> Result<(), LogError> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).retain(|record| record.lsn >= lsn);
         Ok(())
+    }
+
+    async fn stamp(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn record_max(&self) -> usize {
+        1 << 20
     }
 
     fn used(&self) -> u64 {

@@ -2,18 +2,24 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use openraft::storage::IOFlushed;
+use openraft_rt::AsyncRuntime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::recover::Contents;
 use super::{LogBackend, LogError};
 use crate::raft_types::Types;
 use crate::record::{Position, Record};
+use crate::runtime::Rt;
 use crate::stop::Stop;
 
 /// The most bytes of records that are written at once.
 const ROUND: usize = 512 * 1024;
+
+/// After so long without records a stamp says that the last ones are durable.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// Jobs that may wait for the writer.
 pub(crate) const QUEUE: usize = 1024;
@@ -90,7 +96,20 @@ pub(crate) async fn write_log<B: LogBackend>(
     mut queue: mpsc::Receiver<Job>,
     stop: Stop,
 ) {
-    while let Some(first) = queue.recv().await {
+    let mut stamped = true;
+    loop {
+        let next = if stamped {
+            queue.recv().await
+        } else if let Ok(next) = Rt::timeout(IDLE, queue.recv()).await {
+            next
+        } else {
+            stamped = true;
+            if let Err(error) = backend.stamp().await {
+                stop.fail(error.to_string());
+            }
+            continue;
+        };
+        let Some(first) = next else { return };
         let mut jobs = vec![first];
         let mut bytes = 0;
         let mut encoded: Vec<(u16, Vec<u8>)> = Vec::new();
@@ -112,6 +131,7 @@ pub(crate) async fn write_log<B: LogBackend>(
         }
         match write_round(&mut backend, &shared, encoded, &jobs).await {
             Ok(()) => {
+                stamped = false;
                 for job in jobs {
                     finish(job.done, Ok(()));
                 }

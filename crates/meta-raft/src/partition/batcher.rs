@@ -32,6 +32,8 @@ pub(super) struct Batcher<R: RowStore, M: StateMachine> {
     pub(super) machine: Arc<M>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) calls: mpsc::Receiver<Call>,
+    /// Bytes of an entry, at most.
+    pub(super) entry_max: usize,
     pub(super) space: watch::Receiver<(u64, u64)>,
     pub(super) pressed: Arc<Notify>,
     pub(super) counts: Arc<Counts>,
@@ -42,8 +44,16 @@ pub(super) struct Batcher<R: RowStore, M: StateMachine> {
 impl<R: RowStore, M: StateMachine> Batcher<R, M> {
     /// Runs until calls can come no more.
     pub(super) async fn run(mut self) {
+        // A call that found no room in the entry before.
+        let mut held: Option<Call> = None;
         loop {
-            let Some(first) = self.calls.recv().await else { return };
+            let first = match held.take() {
+                Some(call) => call,
+                None => match self.calls.recv().await {
+                    Some(call) => call,
+                    None => return,
+                },
+            };
             // The other calls after the slot: so whatever arrives while both are under way goes together.
             let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
             self.wait_for_space().await;
@@ -52,6 +62,10 @@ impl<R: RowStore, M: StateMachine> Batcher<R, M> {
             let mut replies = vec![first.reply];
             while commands.len() < COMMANDS && bytes < BYTES {
                 let Ok(call) = self.calls.try_recv() else { break };
+                if bytes + call.bytes > self.entry_max {
+                    held = Some(call);
+                    break;
+                }
                 bytes += call.bytes;
                 commands.push(call.envelope);
                 replies.push(call.reply);

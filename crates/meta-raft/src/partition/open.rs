@@ -14,8 +14,8 @@ use super::{Beat, CALLS, Counts, Partition};
 use crate::log::{Contents, GroupLog, LogBackend, LogError, LogShared, QUEUE, Recovered, write_log};
 use crate::machine::{Machine, Progress, StateMachine};
 use crate::network::Alone;
-use crate::raft_types::Types;
-use crate::record::Position;
+use crate::raft_types::{Types, payload_of};
+use crate::record::{HEAD, Payload, Position};
 use crate::rows::RowStore;
 use crate::runtime::Rt;
 use crate::stop::{Stop, Stopped};
@@ -116,6 +116,8 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     check_fit(applied.position, &contents)?;
 
     let stop = Stop::new();
+    // An entry has a time and a count before its commands.
+    let entry_max = log.record_max() - HEAD - 64;
     let log_shared = LogShared::new(group, contents, log.used(), log.capacity());
     let (jobs, job_queue) = mpsc::channel(QUEUE);
     Rt::spawn(write_log(log, log_shared.clone(), job_queue, stop.clone()));
@@ -166,6 +168,7 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
         machine,
         clock,
         calls: call_queue,
+        entry_max,
         space: log_shared.space.subscribe(),
         pressed: pressed.clone(),
         counts: counts.clone(),
@@ -187,7 +190,7 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     Rt::spawn(batcher.run());
     Rt::spawn(beater.run());
     Rt::spawn(watch_raft(raft, stop.clone()));
-    Ok(Partition { rows, log: log_shared, progress, counts, calls, orders, stop })
+    Ok(Partition { rows, log: log_shared, progress, counts, calls, orders, command_max: entry_max, stop })
 }
 
 /// Stops the partition when Raft stops, whyever.
@@ -203,4 +206,22 @@ async fn watch_raft<R: RowStore, M: StateMachine>(raft: Raft<Types, Machine<R, M
             return stop.fail("Raft stopped");
         }
     }
+}
+
+/// The entries that a log holds beyond rows that were applied up to `applied`, in order: what opening would replay.
+///
+/// # Errors
+/// As [`open`]: the log cannot be understood, or it and the rows do not fit each other.
+pub fn entries(
+    applied: Option<Position>,
+    group: u32,
+    records: impl IntoIterator<Item = Recovered>,
+) -> Result<Vec<(Position, Payload)>, OpenError> {
+    let contents = Contents::read(group, records)?;
+    check_fit(applied, &contents)?;
+    let entries =
+        contents.entries.iter().map(|logged| (logged.entry.log_id.into(), payload_of(&logged.entry)));
+    Ok(entries
+        .filter(|(position, _): &(Position, Payload)| Some(position.index) > applied.map(|at| at.index))
+        .collect())
 }

@@ -236,4 +236,9 @@ fn an_older_writer_can_commit_no_more() {
     commit.content = inline(2);
     assert_eq!(world.run(Command::Commit(commit)), Reply::Attr(attr), "it is in already");
     assert_eq!(world.bytes(ino), [1; 10]);
+    // A new grant counts its records anew.
+    world.grants.clear();
+    let Reply::Attr(attr) = world.commit(ino, inline(3), 10) else { panic!() };
+    assert_eq!(attr.applied, new.1);
+    assert_eq!(world.bytes(ino), [3; 10]);
 }
