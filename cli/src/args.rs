@@ -99,8 +99,8 @@ pub enum DumpWhat {
     Superblocks,
     /// The journal of each disk: its batches and records.
     Journal,
-    /// The fragments in each disk's index.
-    Fragments,
+    /// The last checkpoint of each disk's index: its fragments and where they lie.
+    Checkpoint,
     /// The Raft log: entries with their commands, votes.
     Log,
     /// The metadata rows as they will be after the log is replayed.

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use clock::{Clock, SystemClock};
 use extents::Group;
+use metadata::Offline;
 use namespace::{Answer, ExtentRow, Query, Rows, query};
 use node_agent::NodeAgent;
 use serde::Serialize;
-use store::{ClusterId, ListError};
+use store::ClusterId;
 use types::{ByteSize, ExtentId, VolumeId};
 
 use crate::args::FsckArgs;
 use crate::data_dir::DataDir;
 use crate::progress::Progress;
 use crate::tuning::Tuning;
-use crate::up::device_options;
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -82,14 +82,14 @@ async fn check(dir: &DataDir, tuning: &Tuning) -> anyhow::Result<Findings> {
         // Its first start was cut off: nothing was ever served from it.
         return Ok(findings);
     }
-    let offline = metadata::open_offline(&dir.meta()).await.context("read the metadata")?;
-    let rows: &dyn Rows = &offline.rows;
+    let offline = Offline::open(dir.path()).context("read the metadata")?;
+    let rows: &dyn Rows = &offline;
     check_rows(rows, &mut findings)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let paths: Vec<_> = dir.identity().disks.iter().map(|record| dir.disk_path(record)).collect();
     let cluster = ClusterId(*dir.identity().cluster.as_bytes());
-    let options = node_agent::Options { cluster, read_only: true, device: device_options(tuning) };
+    let options = node_agent::Options { cluster, read_only: true, device: tuning.device() };
     let agent = NodeAgent::open(&paths, &clock, options).await.context("open the disks")?;
     check_disks(&agent, &mut findings).await?;
     let Answer::Groups(group_rows) = query(rows, &Query::Groups).context("read the groups")? else {
@@ -109,12 +109,14 @@ fn volumes(rows: &dyn Rows) -> anyhow::Result<Vec<VolumeId>> {
 }
 
 fn check_rows(rows: &dyn Rows, findings: &mut Findings) -> anyhow::Result<()> {
-    for volume in volumes(rows)? {
+    // 0 are the rows of the cluster itself.
+    for volume in std::iter::once(VolumeId(0)).chain(volumes(rows)?) {
         let mut progress = Progress::new("rows");
-        let problems = namespace::check(rows, volume, &mut |done| progress.at(done, done)).context("check the rows")?;
+        let problems =
+            namespace::check(rows, volume, &mut |done| progress.at(done, done)).context("check the rows")?;
         findings.problems.extend(problems.iter().map(|problem| format!("volume {volume}: {problem}")));
-        findings.volumes += 1;
     }
+    findings.volumes = volumes(rows)?.len() as u64;
     Ok(())
 }
 
@@ -126,10 +128,15 @@ async fn check_disks(agent: &NodeAgent, findings: &mut Findings) -> anyhow::Resu
         let at = disk.path().display();
         let damaged = report.damaged.iter().map(|(id, why)| format!("{at}: fragment {id}: {why}"));
         findings.problems.extend(damaged);
-        let taken = report.not_allocated.iter().map(|id| format!("{at}: fragment {id} lies in blocks that count as free"));
+        let taken = report
+            .not_allocated
+            .iter()
+            .map(|id| format!("{at}: fragment {id} lies in blocks that count as free"));
         findings.problems.extend(taken);
         if report.blocks_leaked > 0 {
-            findings.problems.push(format!("{at}: {} blocks are in use by no fragment", report.blocks_leaked));
+            findings
+                .problems
+                .push(format!("{at}: {} blocks are in use by no fragment", report.blocks_leaked));
         }
         findings.fragments += report.fragments;
         findings.bytes += report.bytes;
@@ -151,7 +158,8 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
         for (done, row) in live.iter().enumerate() {
             progress.at(done as u64, live.len() as u64);
             let problems = node_agent::verify::extent(groups, row).await;
-            let with_cause = |problem: &node_agent::verify::Problem| format!("{:#}", anyhow::Error::new(problem.clone()));
+            let with_cause =
+                |problem: &node_agent::verify::Problem| format!("{:#}", anyhow::Error::new(problem.clone()));
             findings.problems.extend(problems.iter().map(with_cause));
             findings.extents += 1;
         }
@@ -163,20 +171,9 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
     Ok(())
 }
 
-/// Why the fragments could not be compared with the rows.
-#[derive(Debug, thiserror::Error)]
-enum GarbageError {
-    #[error(transparent)]
-    List(#[from] ListError),
-    #[error(transparent)]
-    Rows(#[from] namespace::RowsError),
-    #[error("the rows do not tell the extents")]
-    Protocol,
-}
-
-fn live_rows(rows: &dyn Rows, ids: Vec<ExtentId>) -> Result<Vec<ExtentRow>, GarbageError> {
-    match query(rows, &Query::ExtentRows { ids })? {
+fn live_rows(rows: &dyn Rows, ids: Vec<ExtentId>) -> anyhow::Result<Vec<ExtentRow>> {
+    match query(rows, &Query::ExtentRows { ids }).context("read the extents")? {
         Answer::Extents(rows) => Ok(rows),
-        _ => Err(GarbageError::Protocol),
+        _ => anyhow::bail!("the rows do not tell the extents"),
     }
 }

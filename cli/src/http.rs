@@ -23,13 +23,18 @@ use crate::report::Report;
 /// The most connections that are served at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
 
-/// What the pages show.
-pub trait Pages: Send + Sync + 'static {
-    /// The status document as of now.
-    fn report(&self) -> Pin<Box<dyn Future<Output = Report> + Send + '_>>;
-
+/// What the pages show at one moment.
+pub struct Live {
+    /// The status document.
+    pub report: Report,
     /// What each volume's mount counted.
-    fn operations(&self) -> Vec<(String, Vec<OpFigures>)>;
+    pub operations: Vec<(String, Vec<OpFigures>)>,
+}
+
+/// Where the pages take it from.
+pub trait Pages: Send + Sync + 'static {
+    /// What they show now; `None` while everything stops.
+    fn gather(&self) -> Pin<Box<dyn Future<Output = Option<Live>> + Send + '_>>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -95,27 +100,34 @@ where
 
 async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> Response<Full<Bytes>> {
     let text = "text/plain; charset=utf-8";
+    let stopping = (StatusCode::SERVICE_UNAVAILABLE, text, "stopping\n".to_string());
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, text, "ok\n".to_string()),
-        (&Method::GET, "/readyz") => {
-            let report = pages.report().await;
-            match report.state.as_str() {
-                "ready" => (StatusCode::OK, text, "ready\n".to_string()),
-                other => {
-                    let why = report.why.as_deref().unwrap_or(other);
-                    (StatusCode::SERVICE_UNAVAILABLE, text, format!("{why}\n"))
-                }
+        (&Method::GET, "/readyz") => match pages.gather().await.map(|live| live.report) {
+            None => stopping,
+            Some(report) if report.state == "ready" => (StatusCode::OK, text, "ready\n".to_string()),
+            Some(report) => {
+                let why = report.why.unwrap_or(report.state);
+                (StatusCode::SERVICE_UNAVAILABLE, text, format!("{why}\n"))
             }
-        }
-        (&Method::GET, "/metrics") => {
-            let body = metrics::text(&pages.report().await, pages.operations());
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
-        }
-        (&Method::GET, "/status") if admin => match serde_json::to_string(&pages.report().await) {
-            Ok(body) => (StatusCode::OK, "application/json", body),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error}\n")),
         },
-        (&Method::GET, _) => (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string()),
+        (&Method::GET, "/metrics") => match pages.gather().await {
+            None => stopping,
+            Some(live) => {
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                (StatusCode::OK, kind, metrics::text(&live.report, live.operations))
+            }
+        },
+        (&Method::GET, "/status") if admin => match pages.gather().await {
+            None => stopping,
+            Some(live) => match serde_json::to_string(&live.report) {
+                Ok(body) => (StatusCode::OK, "application/json", body),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error}\n")),
+            },
+        },
+        (&Method::GET, _) => {
+            (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET is served\n".to_string()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -144,7 +156,7 @@ pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{OpFigures, Pages, Report, ask_admin, bind_admin, serve_admin};
+    use super::{Live, Pages, Report, ask_admin, bind_admin, serve_admin};
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;
@@ -153,12 +165,10 @@ mod tests {
     struct Fixed;
 
     impl Pages for Fixed {
-        fn report(&self) -> Pin<Box<dyn Future<Output = Report> + Send + '_>> {
-            let report = Report { state: "starting".into(), why: Some("still starting".into()), ..Report::blank() };
-            Box::pin(std::future::ready(report))
-        }
-        fn operations(&self) -> Vec<(String, Vec<OpFigures>)> {
-            Vec::new()
+        fn gather(&self) -> Pin<Box<dyn Future<Output = Option<Live>> + Send + '_>> {
+            let report =
+                Report { state: "read-only".into(), why: Some("nearly full".into()), ..Report::blank() };
+            Box::pin(std::future::ready(Some(Live { report, operations: Vec::new() })))
         }
     }
 
@@ -171,11 +181,11 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         let server = tokio::spawn(serve_admin(listener, Arc::new(Fixed)));
         let status = ask_admin(&path, "/status").await.expect("answered");
-        assert_eq!(serde_json::from_str::<Report>(&status).expect("a report").state, "starting");
+        assert_eq!(serde_json::from_str::<Report>(&status).expect("a report").state, "read-only");
         let metrics = ask_admin(&path, "/metrics").await.expect("answered");
         assert!(metrics.ends_with("# EOF\n"), "{metrics}");
         let why = format!("{:#}", ask_admin(&path, "/readyz").await.expect_err("not ready"));
-        assert!(why.contains("still starting"), "{why}");
+        assert!(why.contains("nearly full"), "{why}");
         assert!(ask_admin(&path, "/else").await.is_err());
         server.abort();
     }

@@ -91,7 +91,8 @@ pub struct MetadataReport {
 impl Report {
     /// A report of nothing, for tests.
     pub fn blank() -> Report {
-        let metadata = MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        let metadata =
+            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
         Report {
             version: "1".into(),
             pid: 1,

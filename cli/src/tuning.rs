@@ -2,7 +2,12 @@
 //!
 //! `HOLDFAST_TEST_TUNING="beat_commands=200,raft_log_bytes=16777216"`: read here and nowhere else, not for users.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Context, bail};
+use clock::Clock;
+use device::{Backend, OpenOptions};
 
 /// The values, each `None` where the default holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +35,25 @@ impl Tuning {
             Ok(text) => Tuning::parse(&text).context("read HOLDFAST_TEST_TUNING"),
             Err(_) => Ok(Tuning::default()),
         }
+    }
+
+    /// How the metadata service is run.
+    pub fn metadata(&self, clock: Arc<dyn Clock>) -> anyhow::Result<metadata::Options> {
+        let mut options =
+            metadata::Options { clock, backend: self.device().backend, ..metadata::Options::default() };
+        options.log_bytes = self.raft_log_bytes.unwrap_or(options.log_bytes);
+        options.beat.commands = self.beat_commands.unwrap_or(options.beat.commands);
+        options.beat.span = self.beat_ms.map_or(options.beat.span, Duration::from_millis);
+        if let Some(bytes) = self.segment_bytes {
+            options.segment_bytes = u32::try_from(bytes).context("segment_bytes is too large")?;
+        }
+        Ok(options)
+    }
+
+    /// How disks are driven.
+    pub fn device(&self) -> OpenOptions {
+        let backend = if self.threads == Some(1) { Backend::Threads } else { Backend::Auto };
+        OpenOptions { backend, ..OpenOptions::default() }
     }
 
     fn parse(text: &str) -> anyhow::Result<Tuning> {

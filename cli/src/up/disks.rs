@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clock::{Clock, SystemClock};
-use device::{Backend, OpenOptions};
+use device::OpenOptions;
 use node_agent::NodeAgent;
 use store::{ClusterId, DiskId, FormatOptions, OpenError};
 use uuid::Uuid;
@@ -13,12 +13,6 @@ use uuid::Uuid;
 use crate::data_dir::{DataDir, DiskRecord, State, sync_dir};
 use crate::tuning::Tuning;
 use crate::up::plan::DiskPlan;
-
-/// The backend that the tuning asks for.
-pub fn device_options(tuning: &Tuning) -> OpenOptions {
-    let backend = if tuning.threads == Some(1) { Backend::Threads } else { Backend::Auto };
-    OpenOptions { backend, ..OpenOptions::default() }
-}
 
 /// Makes, formats and grows what the plan says, notes every disk in the identity, and opens them all.
 pub async fn open(
@@ -28,7 +22,7 @@ pub async fn open(
     tuning: &Tuning,
 ) -> anyhow::Result<NodeAgent> {
     let cluster = ClusterId(*dir.identity().cluster.as_bytes());
-    let device = device_options(tuning);
+    let device = tuning.device();
     let mut records = Vec::new();
     for plan in plans {
         let (path, resize) = match plan {
@@ -96,20 +90,28 @@ async fn format_new(
     match NodeAgent::open(&[path.to_path_buf()], &clock, options).await {
         Err(node_agent::OpenError::Store { source: OpenError::Blank | OpenError::HalfFormatted, .. }) => {}
         // An earlier first start of this very directory came so far, and nothing was ever served from it.
-        Ok(agent) if dir.identity().state == State::Creating => agent.close().await.context("close the disk")?,
+        Ok(agent) if dir.identity().state == State::Creating => {
+            agent.close().await.context("close the disk")?
+        }
         Ok(agent) => {
             let disk = agent.disks()[0].store().disk();
             let uuid = Uuid::from_bytes(disk.0);
             agent.close().await.context("close the disk")?;
             let moved = dir.identity().disks.iter().any(|record| record.uuid == uuid);
             if moved {
-                bail!("{} is the disk {uuid} of this data directory, in another place; put it back in its place", path.display());
+                bail!(
+                    "{} is the disk {uuid} of this data directory, in another place; put it back in its place",
+                    path.display()
+                );
             }
             // Formatted for this directory by a start that was cut off before it was noted: nothing is on it.
             return Ok(uuid);
         }
         Err(node_agent::OpenError::Store { source: source @ OpenError::NotHoldfast, .. }) => {
-            bail!("{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)", path.display())
+            bail!(
+                "{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)",
+                path.display()
+            )
         }
         Err(error) => return Err(error).context("look at the disk"),
     }

@@ -1,14 +1,18 @@
 //! `holdfast up`: metadata service, node agent and client in one process on one directory.
 
+mod disks;
 mod pages;
 mod parts;
 mod plan;
 mod stop;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use tokio::task::JoinHandle;
 
 use crate::args::UpArgs;
 use crate::data_dir::admin_socket;
@@ -27,64 +31,72 @@ pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let tuning = Tuning::from_env()?;
     let plan = plan::make(&args)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).enable_all().thread_name("worker").build().context("start a runtime")?;
+    let runtime =
+        builder.worker_threads(2).enable_all().thread_name("worker").build().context("start a runtime")?;
     let done = runtime.block_on(serve(plan, tuning));
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(plan: plan::Plan, tuning: Tuning) -> anyhow::Result<()> {
+async fn serve(mut plan: plan::Plan, tuning: Tuning) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
-    let metrics = plan.metrics.as_ref().map(|bound| bound.try_clone()).transpose().context("use the metrics socket")?;
-    let data = plan.data.clone();
-    let started = std::time::Instant::now();
-    let parts = Arc::new(Parts::start(plan, tuning).await?);
-    let pages = Arc::new(LivePages::new(parts.clone()));
-    let admin = tokio::spawn(http::serve_admin(http::bind_admin(&admin_socket(&data))?, pages.clone()));
-    let public = match metrics {
-        Some(listener) => {
-            let listener = tokio::net::TcpListener::from_std(listener).context("use the metrics socket")?;
-            Some(tokio::spawn(http::serve_tcp(listener, pages.clone())))
+    let metrics = plan.metrics.take();
+    let socket = admin_socket(&plan.data);
+    let started = Instant::now();
+    let pages = Arc::new(LivePages::new(Parts::start(plan, tuning).await?));
+    let served = match serve_pages(&socket, metrics, &pages) {
+        Ok(servers) => {
+            let served = until_the_end(&pages, &mut signals, started).await;
+            servers.iter().for_each(JoinHandle::abort);
+            served
         }
-        None => None,
+        Err(error) => until_unmounted(&pages, &mut signals).await.and(Err(error)),
     };
-    println!("{}", parts.greeting(started.elapsed()).await?);
+    let stopped = match pages.take().await {
+        Some(parts) => parts.stop().await,
+        None => Ok(()),
+    };
+    // It may never have been made.
+    let _ = std::fs::remove_file(&socket);
+    served.and(stopped)
+}
 
+fn serve_pages(
+    socket: &Path,
+    metrics: Option<std::net::TcpListener>,
+    pages: &Arc<LivePages>,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let mut servers = vec![tokio::spawn(http::serve_admin(http::bind_admin(socket)?, pages.clone()))];
+    if let Some(listener) = metrics {
+        let listener = tokio::net::TcpListener::from_std(listener).context("use the metrics socket")?;
+        servers.push(tokio::spawn(http::serve_tcp(listener, pages.clone())));
+    }
+    Ok(servers)
+}
+
+async fn until_the_end(pages: &LivePages, signals: &mut Signals, started: Instant) -> anyhow::Result<()> {
+    let parts = pages.parts().await.context("nobody has stopped it yet")?;
+    println!("{}", parts.greeting(started.elapsed()).await?);
     // Each arm waits for something that stays true, so dropping the others loses nothing.
-    let unmounted = tokio::select! {
+    let failed = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, "stopping");
-            stop::unmount(&parts.mount, &mut signals).await
+            None
         }
         ended = parts.mount.ended() => {
             tracing::info!(?ended, "the mount was taken away, stopping");
-            Ok(())
+            return Ok(());
         }
-        why = parts.failed() => {
-            eprintln!("holdfast: {why}");
-            stop::unmount(&parts.mount, &mut signals).await.and(Err(anyhow::anyhow!("{why}")))
-        }
+        why = parts.failed() => Some(why),
     };
-    pages.stopping();
-    admin.abort();
-    if let Some(public) = public {
-        public.abort();
+    let unmounted = stop::unmount(&parts.mount, signals).await;
+    match failed {
+        Some(why) => unmounted.and(Err(anyhow!(why))),
+        None => unmounted,
     }
-    let _ = std::fs::remove_file(admin_socket(&data));
-    drop(pages);
-    // The pages' tasks are aborted; the last of them lets go of the parts.
-    let parts = unwrap_when_alone(parts).await;
-    let stopped = parts.stop().await;
-    unmounted?;
-    stopped
 }
 
-async fn unwrap_when_alone(mut parts: Arc<Parts>) -> Parts {
-    loop {
-        match Arc::try_unwrap(parts) {
-            Ok(parts) => return parts,
-            Err(shared) => parts = shared,
-        }
-        tokio::task::yield_now().await;
-    }
+async fn until_unmounted(pages: &LivePages, signals: &mut Signals) -> anyhow::Result<()> {
+    let parts = pages.parts().await.context("nobody has stopped it yet")?;
+    stop::unmount(&parts.mount, signals).await
 }

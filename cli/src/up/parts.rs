@@ -1,10 +1,9 @@
 //! The parts of a running `up`, put together and taken apart again.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use client::{Mount, MountOptions};
 use clock::{Clock, SystemClock};
 use meta_client::MetaService;
@@ -104,25 +103,30 @@ impl Parts {
     pub async fn stop(self) -> anyhow::Result<()> {
         let flushed = self.mount.stop().await.context("write what was accepted");
         self.background.stop().await;
-        let closed = self.service.close().await.context("close the metadata service");
+        let stopped = self.service.close().await;
+        let closed =
+            if stopped.closed { Ok(()) } else { Err(anyhow!("the metadata service had stopped: {stopped}")) };
         let disks = self.agent.close().await.context("close the disks");
         flushed.and(closed).and(disks)
     }
 }
 
 async fn open_service(dir: &mut DataDir, clock: Arc<dyn Clock>, tuning: &Tuning) -> anyhow::Result<Service> {
-    let options = tuning.metadata(metadata::Options::new(clock));
-    let path = dir.meta();
-    if dir.identity().state == State::Creating {
-        Service::create(&path, &options).await.context("make the metadata service")?;
-        crate::data_dir::sync_dir(dir.path())?;
+    let options = tuning.metadata(clock)?;
+    let path = dir.path().to_path_buf();
+    let create = dir.identity().state == State::Creating;
+    // Both block: they read and write files by plain system calls.
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Service> {
+        if create {
+            Service::create(&path, &options).context("make the metadata service")?;
+        }
+        Service::open(&path, options).context("open the metadata service")
+    });
+    let service = opened.await.context("open the metadata service")??;
+    if create {
         dir.update(|identity| identity.state = State::Ready)?;
     }
-    Service::open(&path, options).await.with_context(|| opening(&path))
-}
-
-fn opening(path: &Path) -> String {
-    format!("open the metadata in {}", path.display())
+    Ok(service)
 }
 
 /// The volume that is mounted, as large as the disks.
@@ -132,7 +136,8 @@ async fn open_volume(service: &dyn MetaService, agent: &NodeAgent) -> anyhow::Re
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).context("draw a random key")?;
     let cred = Cred { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let command = Command::CreateVolume { name: VOLUME.as_bytes().to_vec(), limit, hash_key, mode: 0o755, cred };
+    let command =
+        Command::CreateVolume { name: VOLUME.as_bytes().to_vec(), limit, hash_key, mode: 0o755, cred };
     let volume = match call(service, command, "make the volume").await? {
         Reply::Volume(volume) => volume,
         other => bail!("make the volume: the metadata service answered {other:?}"),

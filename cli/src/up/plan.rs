@@ -63,14 +63,20 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
 
 fn bind(at: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(at).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.with_context(|| format!("--metrics {at} cannot be used; choose another port, or stop what listens there"))
+    bound.with_context(|| {
+        format!("--metrics {at} cannot be used; choose another port, or stop what listens there")
+    })
 }
 
 /// Files of ours below our own mount would wait for themselves.
 fn not_within(mount: &Path, data: &Path) -> anyhow::Result<()> {
     let data = std::path::absolute(data).context("find the data directory")?;
     if mount.starts_with(&data) || data.starts_with(mount) {
-        bail!("--mount {} and --data {} lie in one another; choose separate directories", mount.display(), data.display());
+        bail!(
+            "--mount {} and --data {} lie in one another; choose separate directories",
+            mount.display(),
+            data.display()
+        );
     }
     Ok(())
 }
@@ -113,7 +119,10 @@ fn disk(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<DiskPlan> {
         Ok(_) => bail!("--disk {} is neither a file nor a block device", path.display()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !path.parent().is_some_and(Path::is_dir) {
-                bail!("--disk {} cannot be made: its directory does not exist; make it first", path.display());
+                bail!(
+                    "--disk {} cannot be made: its directory does not exist; make it first",
+                    path.display()
+                );
             }
             Ok(DiskPlan::Make(path.to_path_buf(), new_file_size(path, capacity)?))
         }
@@ -131,7 +140,9 @@ fn known_disks(dir: &DataDir, args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
         }
     }
     let whole = |path: &PathBuf| match disk(path, args.capacity)? {
-        DiskPlan::Make(path, bytes) if dir.identity().disks.iter().any(|record| dir.disk_path(record) == path) => {
+        DiskPlan::Make(path, bytes)
+            if dir.identity().disks.iter().any(|record| dir.disk_path(record) == path) =>
+        {
             let _ = bytes;
             bail!(
                 "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
@@ -171,6 +182,7 @@ fn room_for(path: &Path, bytes: ByteSize) -> anyhow::Result<()> {
 fn free_bytes(path: &Path) -> anyhow::Result<ByteSize> {
     let full = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
     let there = full.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(there).with_context(|| format!("ask how much is free at {}", there.display()))?;
+    let stat =
+        rustix::fs::statvfs(there).with_context(|| format!("ask how much is free at {}", there.display()))?;
     Ok(ByteSize(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
