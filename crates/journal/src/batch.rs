@@ -81,20 +81,32 @@ impl Batch {
     }
 
     /// The batch as it is written at `lsn`, padded to whole blocks.
-    pub(crate) fn seal(mut self, uuid: &[u8; 16], lsn: Lsn, flushed: Lsn, previous: Lsn) -> IoBuf {
+    pub(crate) fn seal(mut self, uuid: &[u8; 16], lsn: Lsn, place: Place) -> IoBuf {
         let len = self.bytes.len() as u32;
         let header = &mut self.bytes[..HEADER];
         header[0..4].copy_from_slice(MAGIC);
         header[8..24].copy_from_slice(uuid);
         header[24..32].copy_from_slice(&lsn.0.to_le_bytes());
-        header[32..40].copy_from_slice(&flushed.0.to_le_bytes());
+        header[32..40].copy_from_slice(&place.flushed.0.to_le_bytes());
         header[40..44].copy_from_slice(&len.to_le_bytes());
         header[44..48].copy_from_slice(&self.records.to_le_bytes());
-        header[48..56].copy_from_slice(&previous.0.to_le_bytes());
+        header[48..56].copy_from_slice(&place.previous.0.to_le_bytes());
+        header[56..64].copy_from_slice(&place.needed.0.to_le_bytes());
         let crc = crc32c(&self.bytes[8..]);
         self.bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         IoBuf::from_bytes(&self.bytes)
     }
+}
+
+/// What a batch says of the log before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    /// Everything below was durable.
+    pub(crate) flushed: Lsn,
+    /// The batch before this one.
+    pub(crate) previous: Lsn,
+    /// Nothing below is needed.
+    pub(crate) needed: Lsn,
 }
 
 /// Whole blocks for `len` bytes.
@@ -108,6 +120,7 @@ pub(crate) struct Header {
     pub(crate) lsn: Lsn,
     pub(crate) flushed: Lsn,
     pub(crate) previous: Lsn,
+    pub(crate) needed: Lsn,
     pub(crate) len: u32,
     records: u32,
     crc: u32,
@@ -121,7 +134,7 @@ impl Header {
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let len = u32_at(40);
-        let ours = header[..4] == *MAGIC && header[8..24] == shape.uuid && header[56..] == [0; 8];
+        let ours = header[..4] == *MAGIC && header[8..24] == shape.uuid;
         if !ours || len < HEADER as u32 || !len.is_multiple_of(8) || len > shape.batch_max() {
             return None;
         }
@@ -129,6 +142,7 @@ impl Header {
             lsn: Lsn(u64_at(24)),
             flushed: Lsn(u64_at(32)),
             previous: Lsn(u64_at(48)),
+            needed: Lsn(u64_at(56)),
             len,
             records: u32_at(44),
             crc: u32_at(4),

@@ -1,13 +1,13 @@
 //! Which of the batches that were found are the log.
 //!
-//! Each batch names the one before it. The log is what the newest batch leads back to, if that reaches the log's beginning without a
-//! gap; else what the newest one before it does that so reaches it. So a batch that names one further back ends all between the two: this
-//! is how an opening drops what it found torn. It does not matter for what reason a batch did not come to be part of the
-//! log: none that was dropped can come back.
+//! Each batch names the one before it. The log is what the newest batch leads back to, if that reaches the log's
+//! beginning without a gap; else what the newest one before it does that so reaches it. So a batch that names one
+//! further back ends all between the two: this is how an opening drops what it found torn. It does not matter for
+//! what reason a batch did not come to be part of the log: none that was dropped can come back.
 
 use crate::batch::{Header, NOTHING};
 use crate::format::{Lsn, Shape};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Where the log begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Chain {
     pub(crate) batches: Vec<Header>,
     /// The highest mark of any batch: what was below it when that was written was durable.
     pub(crate) flushed: Lsn,
+    /// Nothing below is needed.
+    pub(crate) needed: Lsn,
     /// Whole batches behind the end of the log that are not part of it.
     pub(crate) dropped: usize,
 }
@@ -44,20 +46,19 @@ pub(crate) fn link(
 ) -> Result<Chain, Missing> {
     found.sort_unstable_by_key(|batch| batch.lsn);
     let flushed = found.iter().map(|batch| batch.flushed).fold(durable, Lsn::max);
-    let newest_segment = drop_remnants(shape, &mut found);
+    let needed = match begins {
+        Beginning::Segment(first) => shape.begin_of(first),
+        Beginning::Anywhere => found.iter().map(|batch| batch.needed).fold(NOTHING, Lsn::max),
+    };
+    found.retain(|batch| shape.sequence(batch.lsn) >= shape.sequence(needed));
+    drop_remnants(shape, &mut found);
     let index: HashMap<Lsn, usize> = found.iter().enumerate().map(|(n, batch)| (batch.lsn, n)).collect();
-    let present: HashSet<u64> = found.iter().map(|batch| shape.sequence(batch.lsn)).collect();
     let is_first = |batch: &Header| match begins {
         _ if batch.previous == NOTHING => true,
         Beginning::Segment(first) => batch.previous < shape.begin_of(first),
-        // What came before was durable, and its segment holds nothing of it any more: it was used again. That of the
-        // segment to be used next may be left in part, where a crash tore its new first batch.
-        Beginning::Anywhere => {
-            let before = shape.sequence(batch.previous);
-            shape.offset_in_segment(batch.lsn) == 0
-                && batch.previous < flushed
-                && (!present.contains(&before) || shape.slot(before) == shape.slot(newest_segment + 1))
-        }
+        // What came before was durable and leads no further back, so its segment was used again, if only to be torn
+        // by a crash. (Or it is damaged: whoever asks for the oldest there is checks what the records say.)
+        Beginning::Anywhere => shape.offset_in_segment(batch.lsn) == 0 && batch.previous < flushed,
     };
     let (mut whole, mut first) = (vec![false; found.len()], vec![false; found.len()]);
     for (n, batch) in found.iter().enumerate() {
@@ -67,11 +68,7 @@ pub(crate) fn link(
         whole[n] = links || first[n];
     }
     let newest = whole.iter().rposition(|whole| *whole);
-    let begin = match begins {
-        Beginning::Segment(first) => shape.begin_of(first),
-        Beginning::Anywhere => NOTHING,
-    };
-    let end = newest.map_or(begin, |newest| found[newest].end());
+    let end = newest.map_or(needed, |newest| found[newest].end());
     if end < flushed {
         let behind = &found[newest.map_or(0, |newest| newest + 1)..];
         let lost =
@@ -85,11 +82,11 @@ pub(crate) fn link(
         next = if first[n] { None } else { index.get(&found[n].previous).copied() };
     }
     batches.reverse();
-    Ok(Chain { batches, flushed, dropped: found.len() - newest.map_or(0, |newest| newest + 1) })
+    Ok(Chain { batches, flushed, needed, dropped: found.len() - newest.map_or(0, |newest| newest + 1) })
 }
 
-/// Drops what is left of older use behind a segment's first batch; gives the newest sequence number of a first batch.
-fn drop_remnants(shape: &Shape, found: &mut Vec<Header>) -> u64 {
+/// Drops what is left of older use behind a segment's first batch.
+fn drop_remnants(shape: &Shape, found: &mut Vec<Header>) {
     let is_opening = |batch: &&Header| shape.offset_in_segment(batch.lsn) == 0;
     let sequences = found.iter().filter(is_opening).map(|batch| shape.sequence(batch.lsn));
     // One segment has one first block, so its slot is named once.
@@ -98,5 +95,4 @@ fn drop_remnants(shape: &Shape, found: &mut Vec<Header>) -> u64 {
         let sequence = shape.sequence(batch.lsn);
         holds.get(&shape.slot(sequence)).is_none_or(|holds| *holds == sequence)
     });
-    holds.into_values().max().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! Appending to a log.
 
-use crate::batch::{Batch, NOTHING, padded};
+use crate::batch::{Batch, NOTHING, Place, padded};
 use crate::format::{Lsn, Shape};
 use crate::recovery::{OpenError, Past, Recovery, Start, blank, find};
 use device::{BlockDev, Durability, IoClass, IoFuture};
@@ -25,6 +25,23 @@ struct Tail {
     flushed: Lsn,
     /// Sequence numbers of the segments in use, oldest first. The last one is being filled.
     live: VecDeque<u64>,
+    /// Batches that are not known to be durable: where each ends, and the mark that it carries.
+    sent: VecDeque<(Lsn, Lsn)>,
+    /// The highest mark that a durable batch carries.
+    carried: Lsn,
+    /// Below this nothing is needed.
+    needed: Lsn,
+}
+
+impl Tail {
+    /// Gives segments back. A restart has to see from what is left that the rest was durable, not lost: so a segment
+    /// stays until a durable batch says so.
+    fn release(&mut self, shape: &Shape) {
+        let first = shape.sequence(self.needed.min(self.carried));
+        while self.live.len() > 1 && self.live.front().is_some_and(|oldest| *oldest < first) {
+            self.live.pop_front();
+        }
+    }
 }
 
 /// Which space an append may take.
@@ -89,7 +106,8 @@ impl Log {
     ///
     /// What was found is made durable, and the log carries on in a fresh segment, whose sequence number is above any
     /// that can have been written, with an empty batch that is durable on return: so nothing that was not found now
-    /// can be found later. The mark stays where it was: after recovery the caller moves it by [`Log::flushed`] with [`Log::end`].
+    /// can be found later. The mark stays where it was: after recovery the caller moves it by [`Log::flushed`] with
+    /// [`Log::end`].
     pub async fn open(
         dev: Arc<dyn BlockDev>,
         shape: Shape,
@@ -100,14 +118,23 @@ impl Log {
         dev.flush().await.map_err(disk)?;
         let sequence = fresh_sequence(&shape, &past).ok_or(OpenError::Exhausted)?;
         let lsn = shape.begin_of(sequence);
-        let previous = past.last.unwrap_or(NOTHING);
-        let opening = Batch::new(&shape).seal(&shape.uuid, lsn, past.flushed, previous);
+        let place =
+            Place { flushed: past.flushed, previous: past.last.unwrap_or(NOTHING), needed: past.needed };
+        let opening = Batch::new(&shape).seal(&shape.uuid, lsn, place);
         let next = Lsn(lsn.0 + opening.len() as u64);
         let written = dev.write(shape.offset_of(lsn), vec![opening], Durability::Durable, IoClass::Log);
         written.await.map_err(disk)?;
         let mut live = VecDeque::from(past.live);
         live.push_back(sequence);
-        let tail = Mutex::new(Tail { next, previous: lsn, flushed: past.flushed, live });
+        let tail = Mutex::new(Tail {
+            next,
+            previous: lsn,
+            flushed: past.flushed,
+            live,
+            sent: VecDeque::new(),
+            carried: past.flushed,
+            needed: past.needed,
+        });
         Ok((Log { dev, shape, tail }, recovery))
     }
 
@@ -125,32 +152,42 @@ impl Log {
         Batch::new(&self.shape)
     }
 
-    /// Submits a batch behind all earlier ones. Several may be in flight: after a crash a batch counts only if all before it do.
+    /// Submits a batch behind all earlier ones. Several may be in flight: after a crash a batch counts only if all
+    /// before it do.
     ///
     /// An empty batch is a *stamp*: it carries the mark of [`Log::flushed`] to the disk when nothing else does, so that a restart can tell that what is
     /// below it was durable.
     pub fn append(&self, batch: Batch, sync: Durability, room: Room) -> Result<Append, AppendError> {
-        let bytes = batch.stored_bytes();
+        let (bytes, stamp) = (batch.stored_bytes(), batch.is_empty());
         if bytes > u64::from(self.shape.segment_bytes) {
             return Err(AppendError::TooLarge { bytes });
         }
         // The write is submitted under the lock: batches reach the disk's queue in their order.
         let mut tail = self.tail();
-        let (lsn, fresh) = self.place(&tail, bytes, room)?;
-        let buf = batch.seal(&self.shape.uuid, lsn, tail.flushed, tail.previous);
+        let (lsn, fresh) = self.place(&tail, bytes, stamp, room)?;
+        let place = Place { flushed: tail.flushed, previous: tail.previous, needed: tail.needed };
+        let buf = batch.seal(&self.shape.uuid, lsn, place);
         let end = Lsn(lsn.0 + padded(buf.len() as u32));
         if let Some(sequence) = fresh {
             tail.live.push_back(sequence);
         }
         tail.next = end;
         tail.previous = lsn;
+        let mark = tail.flushed;
+        tail.sent.push_back((end, mark));
         let written = self.dev.write(self.shape.offset_of(lsn), vec![buf], sync, IoClass::Log);
         drop(tail);
         Ok(Append { lsn, end, written: Box::pin(async move { written.await.map(drop) }) })
     }
 
     /// Where a batch goes, and the sequence number of the segment that it opens.
-    fn place(&self, tail: &Tail, bytes: u64, room: Room) -> Result<(Lsn, Option<u64>), AppendError> {
+    fn place(
+        &self,
+        tail: &Tail,
+        bytes: u64,
+        stamp: bool,
+        room: Room,
+    ) -> Result<(Lsn, Option<u64>), AppendError> {
         let current = tail.live.back().copied().unwrap_or_default();
         let used = tail.next.0 - self.shape.begin_of(current).0;
         let fits = used + bytes <= u64::from(self.shape.segment_bytes);
@@ -158,6 +195,8 @@ impl Log {
         let needed = live + u64::from(!fits);
         let left = match room {
             Room::Ordinary => RESERVE,
+            // A segment that holds nothing but stamps is used again by the next opening.
+            Room::Reserve if stamp && fits => 0,
             Room::Reserve => RESERVE - 1,
         };
         if needed + left > segments {
@@ -172,12 +211,18 @@ impl Log {
         Ok((self.shape.begin_of(current + 1), Some(current + 1)))
     }
 
-    /// Tells that everything below `lsn` is durable: the end of a batch whose write, and that of all before it, had completed
-    /// when a flush began that is done, or that was written durably. The next batch carries the mark. A lower mark than the last one changes nothing.
+    /// Tells that everything below `lsn` is durable: the end of a batch whose write, and that of all before it, had
+    /// completed when a flush began that is done, or that was written durably. The next batch carries the mark. A
+    /// lower mark than the last one changes nothing.
     pub fn flushed(&self, lsn: Lsn) {
         let mut tail = self.tail();
         assert!(lsn <= tail.next, "what was not appended cannot be durable");
         tail.flushed = tail.flushed.max(lsn);
+        while let Some((_, mark)) = tail.sent.front().copied().filter(|(end, _)| *end <= lsn) {
+            tail.carried = mark;
+            tail.sent.pop_front();
+        }
+        tail.release(&self.shape);
     }
 
     /// The mark that the next batch carries.
@@ -190,15 +235,14 @@ impl Log {
         self.tail().next
     }
 
-    /// Gives the segments back that are wholly below `lsn`, which is below the mark. Call it when no restart will need
-    /// them: when the place that a restart begins at is durable.
+    /// Gives the segments back that are wholly below `lsn`, which is not above the mark. Call it when no restart will need
+    /// them: when the place that a restart begins at is durable. Those that no durable batch tells to have been durable
+    /// follow when one does, which a stamp can be ([`Room::Reserve`] if the log is full).
     pub fn free_before(&self, lsn: Lsn) {
         let mut tail = self.tail();
         assert!(lsn <= tail.flushed, "what is not known to be durable is still needed");
-        let first = self.shape.sequence(lsn);
-        while tail.live.len() > 1 && tail.live.front().is_some_and(|oldest| *oldest < first) {
-            tail.live.pop_front();
-        }
+        tail.needed = tail.needed.max(lsn);
+        tail.release(&self.shape);
     }
 
     /// The oldest place that is still kept.

@@ -18,8 +18,9 @@ pub enum Start {
         /// Everything below it is known to have been durable; [`Lsn::default`] if nothing is known beside the log.
         flushed: Lsn,
     },
-    /// From the oldest batch on that leads to the end without a gap. Damage that ends before the first batch of some
-    /// segment looks like freed space, so the caller checks that the records begin early enough.
+    /// From the highest place on that the log itself names as the first one needed, or a little later: what was freed
+    /// after that was written may have been used again. Damage there that ends before the first batch of some segment
+    /// looks the same, so the caller checks that the records begin early enough.
     Oldest,
 }
 
@@ -99,8 +100,8 @@ impl Recovery {
         Ok(find(dev, shape, start).await?.0)
     }
 
-    /// The highest mark found (or given): all below it was durable before the restart. Batches that end above it may be unacknowledged, and what their writer
-    /// wrote beside them may be missing.
+    /// The highest mark found (or given): all below it was durable before the restart. Batches that end above it may
+    /// be unacknowledged, and what their writer wrote beside them may be missing.
     pub fn flushed(&self) -> Lsn {
         self.flushed
     }
@@ -141,6 +142,8 @@ impl Recovery {
 /// What a log that is continued needs to know of its past.
 pub(crate) struct Past {
     pub(crate) flushed: Lsn,
+    /// Nothing below is needed.
+    pub(crate) needed: Lsn,
     /// The last batch with records.
     pub(crate) last: Option<Lsn>,
     /// The segments that hold the log up to there, oldest first.
@@ -169,7 +172,7 @@ pub(crate) async fn find(
     };
     let Found { batches, sequence } = scan(&*dev, &shape, wanted).await?;
     let chain = link(&shape, batches, begins, durable);
-    let Chain { batches, flushed, dropped } = chain.map_err(|Missing { at, flushed }| {
+    let Chain { batches, flushed, needed, dropped } = chain.map_err(|Missing { at, flushed }| {
         OpenError::Damaged { at: shape.offset_of(at), lsn: at, flushed }
     })?;
     let end = batches.last().map_or(start, Header::end);
@@ -178,10 +181,12 @@ pub(crate) async fn find(
     let mut kept = batches;
     kept.truncate(with_records);
     let live = live_segments(&shape, &mut kept);
+    let start = start.max(needed);
     let past = Past {
         flushed,
+        needed: start,
         last: kept.last().map(|batch| batch.lsn),
-        next_slot: live.last().map_or(shape.slot(wanted), |last| shape.slot(last + 1)),
+        next_slot: live.last().map_or(shape.slot(shape.sequence(start).max(1)), |last| shape.slot(last + 1)),
         live,
         sequence: sequence.max(shape.sequence(durable)),
     };

@@ -148,6 +148,9 @@ fn a_full_log_refuses_before_it_writes_and_can_always_be_opened() {
     }
     log.flushed(log.end());
     log.free_before(log.end());
+    let stamp = log.append(log.batch(), Durability::Durable, Room::Reserve).expect("reserve");
+    now(stamp.written).expect("write");
+    log.flushed(stamp.end);
     assert_eq!(log.usage().used, u64::from(SEGMENT));
     append(&log, b"there is room").expect("append");
 }
@@ -233,5 +236,40 @@ fn a_read_error_is_never_the_end() {
     disk.inject(Fault::Unreadable(at));
     for start in [from_first(5), Start::Oldest] {
         assert!(matches!(open(&disk, 5, start), Err(OpenError::Disk { .. })));
+    }
+}
+
+#[test]
+fn what_an_opening_found_is_durable_from_then_on() {
+    let disk = fresh(4);
+    let (log, ..) = open(&disk, 4, from_first(4)).expect("open");
+    let append =
+        log.append(batch_of(&log, &[b"x".to_vec()]), Durability::Buffered, Room::Ordinary).expect("append");
+    now(append.written).expect("write");
+    // The process is killed: its batch is in the disk's cache only. The next one acts on it, then power fails.
+    let killed = disk.fork();
+    assert!(killed.at_risk() > 0);
+    let (_, found, _) = open(&killed, 4, from_first(4)).expect("open");
+    let (_, kept, _) = open(&killed.after_power_cut(0, Keep::Nothing), 4, from_first(4)).expect("open");
+    assert_eq!((found.len(), kept), (1, found));
+}
+
+#[test]
+fn a_log_that_went_round_has_its_room_again_when_it_is_opened() {
+    let disk = fresh(6);
+    let (mut log, ..) = open(&disk, 6, Start::Oldest).expect("open");
+    for round in 0..5 {
+        for n in 0..40_u8 {
+            let lsn = append(&log, &[n; 3000]).expect("append");
+            log.free_before(lsn);
+        }
+        let (again, records, _) = open(&disk, 6, Start::Oldest).expect("open");
+        assert!(
+            records.ends_with(&[vec![39; 3000]]) && records.len() <= 2,
+            "round {round}: {}",
+            records.len()
+        );
+        assert!(again.usage().used <= 3 * u64::from(SEGMENT), "round {round}: {:?}", again.usage());
+        log = again;
     }
 }
