@@ -28,9 +28,9 @@ pub enum Backend {
 
 /// A block device or preallocated file that this process holds exclusively.
 ///
-/// After a write or flush failed it is poisoned: every later operation answers [`IoError::Gone`], because what
-/// reads return then may not be what the disk keeps. With 256 operations in flight the next call blocks until one is done. Dropping it waits for
-/// what is in flight, then releases the disk.
+/// After a write or flush failed it is poisoned: every later operation answers [`IoError::Gone`], because what reads
+/// return then may not be what the disk keeps. With 256 operations in flight the next call blocks until one is done.
+/// Dropping it waits for what is in flight, then releases the disk.
 pub struct FileDisk {
     shared: Arc<Shared>,
     queue: Queue,

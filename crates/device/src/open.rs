@@ -191,8 +191,9 @@ pub fn create_disk_file(path: &Path, bytes: u64) -> Result<(), CreateError> {
     })
 }
 
-/// Grows the disk file at `path`, which nobody may hold, to `bytes`, rounded down to whole blocks. The new part is reserved, zero
-/// and durable on return. A size that it has already is fine; a smaller one is [`OpenError::TooSmall`].
+/// Grows the disk file at `path`, which nobody may hold, to `bytes`, rounded down to whole blocks. The new part is
+/// reserved, zero and durable on return. A size that it has already is fine; a smaller one is
+/// [`OpenError::TooSmall`].
 pub fn grow_disk_file(path: &Path, bytes: u64) -> Result<(), OpenError> {
     let bytes = bytes - bytes % BLOCK;
     let (file, before) = claim(path)?;

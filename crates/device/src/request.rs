@@ -79,3 +79,26 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Request, Step, Waiter};
+    use crate::{IoBuf, IoError, oneshot};
+    use types::Errno;
+
+    #[test]
+    fn short_and_interrupted_calls_are_resumed_and_an_early_end_is_an_error() {
+        let (promise, answer) = oneshot::promise();
+        let mut request = Request::new(Waiter::Read(promise), 0, vec![IoBuf::zeroed(8192)]);
+        assert!(matches!(request.advance(-4), Step::Again));
+        assert!(matches!(request.advance(4096), Step::Again));
+        assert_eq!(request.done, 4096);
+        assert!(matches!(request.advance(0), Step::Failed(Errno::EIO)));
+        assert!(matches!(request.advance(-28), Step::Failed(Errno::ENOSPC)));
+        assert!(matches!(request.advance(4096), Step::Finished));
+        drop(request);
+        let mut answer = answer;
+        let polled = answer.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(matches!(polled, std::task::Poll::Ready(Err(IoError::Gone))), "nobody waits for ever");
+    }
+}

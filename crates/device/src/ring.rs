@@ -40,7 +40,8 @@ struct InFlight {
 
 struct Flying {
     request: Request,
-    /// What the kernel was told to read or write. It points into the request's buffers, whose memory does not move with them.
+    /// What the kernel was told to read or write. It points into the request's buffers, whose memory does not move
+    /// with them.
     iovecs: Vec<libc::iovec>,
 }
 

@@ -13,7 +13,7 @@ use types::VolumeId;
 use crate::keys::{self, KeyReader, kind};
 use crate::query::ExtentRow;
 use crate::row;
-use crate::row::cluster::{Counters, Disk, Group, VolumeName};
+use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
 use crate::row::data::Extent;
 use crate::row::inode::Inode;
 use crate::row::volume::Volume;
@@ -180,6 +180,18 @@ impl Check<'_> {
         }
     }
 
+    /// The row under a key; one that cannot be read is a problem, and as good as none.
+    fn one<T: Wire>(&mut self, key: &[u8]) -> Result<Option<T>, RowsError> {
+        let Some(value) = self.rows.get(key)? else { return Ok(None) };
+        match row::body(&value) {
+            Ok(row) => Ok(Some(row)),
+            Err(why) => {
+                self.problem(key, Fault::Unreadable(why.to_string()));
+                Ok(None)
+            }
+        }
+    }
+
     /// Every readable row of a kind whose key is whole.
     fn each<T: Wire>(
         &mut self,
@@ -206,11 +218,12 @@ impl Check<'_> {
     }
 
     fn cluster(&mut self) -> Result<(), RowsError> {
-        let counters: Option<Counters> = row::get(self.rows, &keys::counters())?;
+        let counters: Option<Counters> = self.one(&keys::counters())?;
+        self.each(kind::CLOCK, |_, _, _: Clock| {})?;
+        self.each(kind::NODE, |_, _, _: Node| {})?;
         let ahead = |volume: u32, group: u32| {
             counters.as_ref().is_none_or(|next| volume >= next.volume.0 || group >= next.group.0)
         };
-        let rows = self.rows;
         let mut groups = BTreeMap::new();
         self.each(kind::GROUP, |check, key, row: Group| {
             let id = key.last_chunk::<4>().map_or(0, |id| u32::from_be_bytes(*id));
@@ -233,7 +246,7 @@ impl Check<'_> {
             if ahead(row.volume.0, 0) {
                 check.problem(key, Fault::NumberAhead);
             }
-            match row::get::<Volume>(rows, &keys::volume(row.volume)) {
+            match check.one::<Volume>(&keys::volume(row.volume)) {
                 Ok(Some(volume)) if key.ends_with(&volume.name) => {}
                 Ok(_) => check.problem(key, Fault::NoVolume),
                 Err(error) => lost = Some(error),
@@ -251,7 +264,7 @@ impl Check<'_> {
             self.problem(&key, Fault::NoVolume);
             return Ok(());
         };
-        let name: Option<VolumeName> = row::get(self.rows, &keys::volume_name(&volume.name))?;
+        let name: Option<VolumeName> = self.one(&keys::volume_name(&volume.name))?;
         if name.is_none_or(|name| name.volume != self.id) {
             self.problem(&key, Fault::NoVolume);
         }

@@ -386,7 +386,8 @@ pub enum Command {
     },
     /// Written data becomes the file's.
     Commit(Commit),
-    /// Space is set aside, or given back (fallocate(2)).
+    /// Space is set aside, or given back (fallocate(2)). A range that touches more than 65,536 map rows is `EFBIG`:
+    /// ask in parts.
     Fallocate {
         /// Which file.
         ino: Ino,

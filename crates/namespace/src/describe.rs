@@ -35,8 +35,13 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::DISK => body::<Disk>(value),
         kind::NAME => body::<VolumeName>(value),
         kind::VOLUME => with::<Volume>(value, |volume| {
-            let hidden = Volume { hash_key: [0; 16], ..volume };
-            format!("{} {hidden:?}", hidden.name.escape_ascii())
+            let Volume { name, limit, used, inodes, next_ino, next_grant, next_session, next_epoch, .. } =
+                volume;
+            format!(
+                "{} limit {limit} used {used} inodes {inodes} next ino {next_ino} grant {next_grant} \
+                 session {next_session} epoch {next_epoch}",
+                name.escape_ascii()
+            )
         }),
         kind::INODE => body::<Inode>(value),
         kind::DENTRY => with::<Dentry>(value, |row| {

@@ -29,6 +29,8 @@ mod row;
 mod rows;
 mod sessions;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod truncate;
 mod tx;
 mod wire;

@@ -131,9 +131,6 @@ impl MapEdit {
         for (start, row) in rows {
             let (start, end) = (*start, start + row.len);
             self.remove(tx, start, row);
-            if self.is_cut(start, row) {
-                continue;
-            }
             if start < from {
                 self.store(tx, start, row.part(0, from - start));
             }

@@ -89,3 +89,6 @@ pub(crate) fn scan<T: Wire>(
     })?;
     broken.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! once as they are and once for each planted bug.
 
 pub mod report;
+pub mod store;
 
 pub use report::{Report, Violation};
 
@@ -19,4 +20,4 @@ pub struct Component {
 }
 
 /// Every component that can be simulated.
-pub const COMPONENTS: &[Component] = &[];
+pub const COMPONENTS: &[Component] = &[Component { name: "store", run: store::run }];

@@ -57,6 +57,11 @@ impl Allocator {
         self.blocks
     }
 
+    /// Blocks that claims never take.
+    pub(crate) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
     /// Blocks that are taken.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
@@ -92,7 +97,8 @@ impl Allocator {
     /// Takes just this run, as the index has it; `false` if it is out of the region or any block of it is taken.
     pub(crate) fn mark(&self, run: Run) -> bool {
         let blocks = u64::from(run.blocks);
-        if run.block.checked_add(blocks).is_none_or(|end| end > self.blocks) || !self.take(run.block, blocks) {
+        if run.block.checked_add(blocks).is_none_or(|end| end > self.blocks) || !self.take(run.block, blocks)
+        {
             return false;
         }
         self.used.fetch_add(blocks, Ordering::Relaxed);

@@ -97,7 +97,7 @@ pub fn decode_entry(bytes: &[u8; ENTRY_BYTES]) -> Option<(FragmentId, Entry)> {
     FragmentId::from_bytes(&id).filter(|_| entry.is_sound()).map(|id| (id, entry))
 }
 
-/// The shard that an id belongs to. Checkpoints do not depend on it.
+/// The shard that an id belongs to. Nothing on disk depends on it.
 fn shard_of(id: &FragmentId) -> usize {
     let mixed = (id.extent.counter ^ id.extent.session.0.rotate_left(24))
         .wrapping_add(u64::from(id.extent.volume.0) << 7)
@@ -238,11 +238,6 @@ fn leave(shard: &mut Shard, old: Option<Entry>) -> Left {
             Left::Pinned
         }
     }
-}
-
-/// The shard of an id, for replay: a checkpoint says for each shard how much of the journal is in it.
-pub(crate) fn shard_of_id(id: &FragmentId) -> usize {
-    shard_of(id)
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ impl FormatOptions {
     }
 }
 
+/// A journal has at least so many segments.
+const SEGMENTS_MIN: u64 = 4;
 /// Bytes of a journal segment unless a test wants less.
 pub const SEGMENT_BYTES: u32 = 4 << 20;
 
@@ -112,11 +114,11 @@ impl Layout {
         let whole = |n: u64, unit: u64| n.div_ceil(unit) * unit;
         let bytes = bytes / BLOCK * BLOCK;
         let journal =
-            whole(options.journal_bytes.unwrap_or_else(|| (bytes / 512).clamp(32 << 20, 512 << 20)), segment);
+            whole(options.journal_bytes.unwrap_or_else(|| (bytes / 512).clamp(32 << 20, 512 << 20)), segment)
+                .max(SEGMENTS_MIN * segment);
         let intents =
             whole(options.intent_bytes.unwrap_or_else(|| (bytes / 64).clamp(64 << 20, 8 << 30)), segment);
-        let checkpoint =
-            whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);
+        let checkpoint = whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);
         let mut at = ENDS;
         let mut next = |len: u64| {
             let region = Region { at, len };
@@ -125,8 +127,8 @@ impl Layout {
         };
         let (journal, intents) = (next(journal), next(intents));
         let checkpoints = [next(checkpoint), next(checkpoint)];
-        // The least that makes sense: one fragment of the largest size, twice.
-        let need = checkpoints[1].end() + ENDS + 2 * u64::from(crate::header::BLOCKS_MAX) * BLOCK;
+        // The least that makes sense: one fragment of the largest size.
+        let need = checkpoints[1].end() + ENDS + u64::from(crate::header::BLOCKS_MAX) * BLOCK;
         if bytes < need {
             return Err(TooSmall { have: ByteSize(bytes), need: ByteSize(need) });
         }

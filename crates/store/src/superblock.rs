@@ -211,10 +211,18 @@ impl Superblock {
         {
             return malformed("checkpoint");
         }
-        if !segment_is_sound(superblock.segment_bytes) {
+        let segment = superblock.segment_bytes;
+        if !segment_is_sound(segment) || superblock.layout.journal.len < 4 * u64::from(segment) {
             return malformed("segment size");
         }
         Ok((superblock, copy))
+    }
+}
+
+impl Superblock {
+    /// Features of it without which a disk must not be written, and which this release does not know.
+    pub fn unknown_ro_compat(&self) -> u64 {
+        self.ro_compat & !RO_COMPAT_KNOWN
     }
 }
 
@@ -227,12 +235,13 @@ fn crc_of(block: &[u8]) -> u32 {
     crc32c_of([&block[..12], &[0; 4], &block[16..]])
 }
 
-/// Among valid copies the superblock of the highest sequence on which two agree.
+/// Among valid copies the superblock of the highest sequence on which two agree. A growth that was cut and the open
+/// after it may have the same sequence: the open has the higher incarnation.
 pub(crate) fn choose(copies: &[Superblock]) -> Option<Superblock> {
     copies
         .iter()
         .filter(|one| copies.iter().filter(|other| other == one).count() >= 2)
-        .max_by_key(|superblock| superblock.sequence)
+        .max_by_key(|superblock| (superblock.sequence, superblock.incarnation))
         .copied()
 }
 

@@ -100,7 +100,7 @@ impl Vfs {
         let node = self.node(ino);
         // No write is accepted, and no atime stored, while the attributes change.
         let _alone = node.size.write().await;
-        let attr = if set == SetAttr::default() {
+        let attr = if set == SetAttr::default() && !kill_priv {
             self.known_attr(&node).await?
         } else {
             self.change_attr(ctx, &node, set, kill_priv).await?

@@ -63,6 +63,7 @@ proptest! {
         let mut model: HashMap<u64, Vec<Live>> = HashMap::new();
         let mut last = Dseq(0);
         for step in steps {
+            prop_assert!(arena.used() <= arena.capacity());
             match step {
                 Step::Accept { ino, offset, len, fill } => {
                     let live = Live { dseq: Dseq(0), offset, len, fill };

@@ -144,6 +144,24 @@ fn bytes_that_look_like_a_record_are_no_record() {
 }
 
 #[test]
+fn a_record_above_the_mark_of_the_header_is_no_record() {
+    let arena = three_records();
+    let fd = frozen(&arena);
+    let mut header = peek(&fd, 0, 256);
+    header[40..48].copy_from_slice(&3_u64.to_le_bytes());
+    poke(&fd, 0, &with_checksum(header));
+    let (found, recovery) = Arena::recover(fd).expect("an arena");
+    assert_eq!((found.record_count(), recovery.damaged.len()), (2, 1));
+}
+
+fn with_checksum(mut header: Vec<u8>) -> Vec<u8> {
+    header[12..16].fill(0);
+    let crc = checksum::crc32c(&header);
+    header[12..16].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+#[test]
 fn a_foreign_header_is_refused() {
     let arena = three_records();
     let case = |at: u64, bytes: &[u8]| {
@@ -160,10 +178,7 @@ fn a_foreign_header_is_refused() {
     // A reserved byte in use, under a right checksum.
     let mut header = peek(&fd_of(&arena), 0, 256);
     header[200] = 1;
-    header[12..16].fill(0);
-    let crc = checksum::crc32c(&header);
-    header[12..16].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(case(0, &header), Some(RecoverError::Layout(LayoutError::Unknown)));
+    assert_eq!(case(0, &with_checksum(header)), Some(RecoverError::Layout(LayoutError::Unknown)));
     let short = rustix::fs::memfd_create("short", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     assert_eq!(Arena::recover(short).err(), Some(RecoverError::Layout(LayoutError::NotAnArena)));
 }

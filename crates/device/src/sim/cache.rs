@@ -150,12 +150,14 @@ impl Cache {
     /// What is there after a power cut, all of it durable.
     pub(super) fn cut(&self, seed: u64, keep: Keep) -> Cache {
         let mut rng = Rng::new(seed);
+        // Some cuts keep nearly all and some nearly nothing, else long writes would never survive whole.
+        let newest_of_8 = [0, 1, 4, 7][rng.below(4) as usize];
         let mut durable = self.durable.clone();
         for (block, versions) in &self.dirty {
             let page = match keep {
                 Keep::Nothing => None,
                 Keep::Everything => versions.last().map(|version| Arc::clone(&version.page)),
-                Keep::Any => survivor(&mut rng, self.durable.get(*block), versions),
+                Keep::Any => survivor(&mut rng, newest_of_8, self.durable.get(*block), versions),
             };
             if let Some(page) = page {
                 durable.set(*block, page);
@@ -167,7 +169,10 @@ impl Cache {
 }
 
 /// Draws what a block holds after a cut: `None` if what was durable.
-fn survivor(rng: &mut Rng, durable: Option<&Page>, versions: &[Version]) -> Option<Page> {
+fn survivor(rng: &mut Rng, newest_of_8: u64, durable: Option<&Page>, versions: &[Version]) -> Option<Page> {
+    if rng.below(8) < newest_of_8 {
+        return versions.last().map(|version| Arc::clone(&version.page));
+    }
     let choices = versions.len() as u64 + 1;
     let pick = |n: u64| n.checked_sub(1).map(|n| &versions[n as usize].page);
     let first = pick(rng.below(choices));

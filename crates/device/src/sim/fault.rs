@@ -10,7 +10,8 @@ pub enum Fault {
     /// Power is cut after so many operations. The next operation is in flight at the cut, and it and all after it answer
     /// `Gone`.
     CutAfter(u64),
-    /// That operation fails (`EIO`, `ENOSPC`, …). A failed write may be there in part; a failed write or flush poisons the disk.
+    /// That operation fails (`EIO`, `ENOSPC`, …). A failed write may be there in part; a failed write or flush
+    /// poisons the disk.
     Fail(u64, Errno),
     /// That write is acknowledged and never stored.
     LoseWrite(u64),

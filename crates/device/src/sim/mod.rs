@@ -124,8 +124,9 @@ impl SimDisk {
         SimDisk::with(self.state().cache.cut(seed, keep), self.bytes)
     }
 
-    /// The disk after power was cut while operation `op` (counted from 1) was in flight and nothing had come back of it: what was acknowledged when
-    /// [`SimDisk::operations`] was below `op` has to be there. `None` if that was not recorded.
+    /// The disk after power was cut while operation `op` (counted from 1) was in flight and nothing had come back of
+    /// it: what was acknowledged when [`SimDisk::operations`] was below `op` has to be there. `None` if that was not
+    /// recorded.
     pub fn cut_at(&self, op: u64, seed: u64, keep: Keep) -> Option<SimDisk> {
         let state = self.state();
         let cache = state.history.as_ref()?.get(usize::try_from(op.checked_sub(1)?).ok()?)?;

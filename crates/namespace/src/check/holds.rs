@@ -7,12 +7,10 @@ use super::data::AnyBody;
 use super::tree::numbers;
 use super::{Check, Fault, Inodes};
 use crate::keys::{self, class, kind};
-use crate::row;
 use crate::row::reclaim::{DeadSession, Tail};
 use crate::row::session::{Pinned, Session, Slot, Writer};
 use crate::row::volume::Volume;
-use crate::rows::{Rows, RowsError};
-use crate::wire::Wire;
+use crate::rows::RowsError;
 
 impl Check<'_> {
     /// `S`, `T`, `W`, `O`, and the classes of `G` but the dead extents.
@@ -26,7 +24,6 @@ impl Check<'_> {
             }
             sessions.insert(id);
         })?;
-        let rows = self.rows;
         let mut lost = None;
         self.each(kind::RECLAIM, |check, key, _: AnyBody| {
             let id = keys::last_u64(key);
@@ -35,8 +32,8 @@ impl Check<'_> {
                     Some(seen) if seen.inode.nlink == 0 => seen.condemned = true,
                     _ => check.problem(key, Fault::HeldWithName),
                 },
-                class::TAIL => match (inodes.get_mut(&id), typed::<Tail>(rows, key, &mut lost)) {
-                    (Some(seen), Some(tail)) => {
+                class::TAIL => match (inodes.get_mut(&id), check.one::<Tail>(key)) {
+                    (Some(seen), Ok(Some(tail))) => {
                         let top = seen.inode.map_gen;
                         let sorted =
                             tail.cuts.is_sorted_by(|a, b| a.from < b.from && a.generation < b.generation);
@@ -46,14 +43,15 @@ impl Check<'_> {
                         seen.has_tail = true;
                         seen.tail = tail;
                     }
-                    _ => check.problem(key, Fault::NoInode),
+                    (None, Ok(_)) => check.problem(key, Fault::NoInode),
+                    (_, Ok(None)) => {}
+                    (_, Err(error)) => lost = Some(error),
                 },
-                class::SESSION => {
-                    if typed::<DeadSession>(rows, key, &mut lost).is_none() || !sessions.insert(SessionId(id))
-                    {
-                        check.problem(key, Fault::NoSession);
-                    }
-                }
+                class::SESSION => match check.one::<DeadSession>(key) {
+                    Ok(_) if sessions.insert(SessionId(id)) => {}
+                    Ok(_) => check.problem(key, Fault::NoSession),
+                    Err(error) => lost = Some(error),
+                },
                 _ => {}
             }
         })?;
@@ -82,16 +80,5 @@ impl Check<'_> {
             }
         })?;
         lost.map_or(Ok(()), Err)
-    }
-}
-
-/// The row again, as what it should be; a broken one is as good as none.
-fn typed<T: Wire>(rows: &dyn Rows, key: &[u8], lost: &mut Option<RowsError>) -> Option<T> {
-    match rows.get(key) {
-        Ok(value) => value.and_then(|value| row::body(&value).ok()),
-        Err(error) => {
-            *lost = Some(error);
-            None
-        }
     }
 }

@@ -65,12 +65,11 @@ impl Check<'_> {
     /// `D`, `P`, `X`, `Y`, and the counts that follow from them.
     pub(super) fn names(&mut self, volume: &Volume, inodes: &mut Inodes) -> Result<(), RowsError> {
         self.dentries(volume, inodes)?;
-        let rows = self.rows;
         let id = self.id;
         let mut lost = None;
         self.each(kind::PARENT, |check, key, _: row::Empty| {
             let (ino, dir) = numbers(key);
-            let dentry = row::get::<Dentry>(rows, &keys::dentry(id, Ino(dir), keys::last_u64(key)));
+            let dentry = check.one::<Dentry>(&keys::dentry(id, Ino(dir), keys::last_u64(key)));
             match (dentry, inodes.get_mut(&ino)) {
                 (Ok(Some(dentry)), Some(seen)) if dentry.ino == Ino(ino) => seen.pointers += 1,
                 (Ok(_), _) => check.problem(key, Fault::NoSuchName),

@@ -23,7 +23,7 @@ wire_struct!(Cut { from, generation });
 ///
 /// A truncate sets the size at once. The rows behind it can be too many for one command: it raises the inode's map
 /// generation and notes a [`Cut`] instead. Rows behind a cut of an older generation are as good as gone: no answer
-/// shows them, and a write that touches one deletes it whole. What is written later has the new generation, so the
+/// shows them, and a write over one cuts it as any other. What is written later has the new generation, so the
 /// file may grow again over its old tail and reads zeros there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tail {

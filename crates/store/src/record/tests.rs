@@ -15,13 +15,8 @@ fn id() -> FragmentId {
 const ID: &str = "00000001 00000002000000000003000000000004 00000005 06 00 000000000000";
 
 fn samples() -> [(Record, String); 6] {
-    let entry = Entry {
-        block: 0x1_0000_0007,
-        stored_len: 4096,
-        header_crc: 0xdead_beef,
-        epoch: Epoch(9),
-        heat: 0,
-    };
+    let entry =
+        Entry { block: 0x1_0000_0007, stored_len: 4096, header_crc: 0xdead_beef, epoch: Epoch(9), heat: 0 };
     [
         (
             Record::Put { id: id(), entry },

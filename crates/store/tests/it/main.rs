@@ -1,0 +1,4 @@
+//! The store on simulated and real disks.
+
+mod bench;
+mod life;
