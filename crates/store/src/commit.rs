@@ -298,7 +298,9 @@ impl Committer<'_> {
             }
             append.written.await?;
             if planted::is(Bug::AckBeforeFlush) {
-                self.acknowledge(&gathered.ops);
+                for op in gathered.ops.drain(..) {
+                    self.apply(op, &early);
+                }
             }
             self.shared.dev.flush().await?;
             self.log.flushed(append.end);
@@ -376,20 +378,6 @@ impl Committer<'_> {
                 let _ = answer.send(Ok(()));
             }
             Op::Close { .. } | Op::Poisoned => {}
-        }
-    }
-
-    /// The planted bug of an acknowledgement before the flush.
-    fn acknowledge(&self, ops: &[Op]) {
-        let mut in_flight = self.shared.in_flight();
-        for op in ops {
-            if let Op::Put { id, .. } = op
-                && let Some(flight) = in_flight.get_mut(id)
-            {
-                for answer in flight.waiting.drain(..) {
-                    let _ = answer.send(Ok(()));
-                }
-            }
         }
     }
 

@@ -42,6 +42,7 @@ pub(crate) async fn recover(
     clock: Arc<dyn Clock>,
     found: Superblock,
     options: OpenOptions,
+    stray: &[u32],
 ) -> Result<(Store, Driver, RecoveryReport), OpenError> {
     let read_only = options.read_only || found.unknown_ro_compat() != 0;
     let index = Index::new();
@@ -76,6 +77,7 @@ pub(crate) async fn recover(
 
     let mut superblock = found;
     if let Some(log) = &log {
+        crate::roots::heal(&*shared.dev, &found, stray).await?;
         superblock = settle(&shared, log, found, undo).await?;
         report.incarnation = superblock.incarnation;
         report.flushed = superblock.journal_flushed;
