@@ -1,4 +1,6 @@
 //! The store on simulated and real disks.
 
 mod bench;
+mod faults;
 mod life;
+mod refusals;
