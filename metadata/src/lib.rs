@@ -1,1 +1,18 @@
-//! The metadata service: partitions, sessions, reclaim.
+//! The metadata service: a partition of the namespace over a folder of a filesystem.
+//!
+//! [`Service`] runs the partition on a thread of its own and answers [`meta_client::MetaService`]. [`Offline`] looks
+//! at a folder that nobody serves, without changing it.
+
+mod figures;
+mod folder;
+mod offline;
+mod reclaim;
+mod service;
+mod space;
+
+pub use figures::{Figures, Latency};
+pub use folder::{CreateError, OpenError, Options};
+pub use meta_raft::{Beat, Payload, Position, Record};
+pub use offline::{LogRecord, LogReport, Offline, OfflineError};
+pub use service::Service;
+pub use space::{Filesystem, FreeSpace};

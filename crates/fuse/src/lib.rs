@@ -1,1 +1,33 @@
-//! The kernel's FUSE protocol over the vfs.
+//! The kernel's FUSE protocol over the vfs: requests in, replies out, and the mounts that they belong to.
+//!
+//! Nothing here knows what an operation means. [`Filesystem`] is the border: a request becomes a [`vfs::Op`], and the
+//! [`vfs::Outcome`] becomes its reply. A [`Session`] is one mount:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `filesystem` | the trait that is served |
+//! | `adapter`, `server` | each request as an operation, and how it is run |
+//! | `answer`, `listing`, `convert` | outcomes as replies |
+//! | `init` | what is agreed with the kernel |
+//! | `mount` | the mount point, and mounting there as root or as a user |
+//! | `holders` | who keeps a mount busy |
+//! | `session` | all of it together |
+//! | `figures` | how often and how fast each operation was |
+
+mod adapter;
+mod answer;
+mod convert;
+mod figures;
+mod filesystem;
+mod holders;
+mod init;
+mod listing;
+mod mount;
+mod server;
+mod session;
+
+pub use figures::{BUCKETS, Failures, Figures, LATENCY_BOUNDS_US, OpFigures, OpKind};
+pub use filesystem::{Filesystem, OpFuture};
+pub use holders::Holder;
+pub use mount::{MountError, check_mount_point};
+pub use session::{Config, Ended, Session, UnmountError};

@@ -168,10 +168,12 @@ pub struct Segment {
 /// The content that a commit gives a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// The whole file is these bytes, at most 4,096; every map row goes.
+    /// The whole file is these bytes, at most 4,096 and as many as the commit's size; what its map had goes, but for
+    /// space set aside behind the first 4,096 bytes.
     Inline(Vec<u8>),
-    /// These ranges change, in ascending order without overlap; if the file was inline its bytes are dropped, so the
-    /// segments must hold them.
+    /// These ranges change, in ascending order without overlap. Inline bytes stay as the file's prefix as long as no
+    /// segment touches the first 4,096 bytes; the first that does must come with segments over all inline bytes, which
+    /// replace them (else `EINVAL`).
     Segments {
         /// Extents that no row names yet.
         extents: Vec<NewExtent>,
@@ -384,7 +386,8 @@ pub enum Command {
     },
     /// Written data becomes the file's.
     Commit(Commit),
-    /// Space is set aside, or given back (fallocate(2)).
+    /// Space is set aside, or given back (fallocate(2)). A range that touches more than 65,536 map rows is `EFBIG`:
+    /// ask in parts.
     Fallocate {
         /// Which file.
         ino: Ino,

@@ -5,13 +5,49 @@
 #![no_std]
 extern crate alloc;
 
+mod answer;
+mod apply;
+mod attrs;
+mod check;
+mod cluster;
 mod command;
+mod commit;
+mod describe;
+mod encoding;
+mod fallocate;
+mod keys;
+mod map;
+#[cfg(test)]
+mod memory;
+mod names;
+mod overlay;
 mod query;
+mod reclaim;
+mod remove;
+mod rename;
+mod row;
 mod rows;
+mod sessions;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod truncate;
+mod tx;
+mod wire;
+mod xattrs;
 
+pub use answer::query;
+pub use apply::apply;
+pub use check::{Fault, PROBLEMS_MAX, Problem, check, extents};
 pub use command::{
     Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, NewExtent, NewKind, RenameMode, Reply,
     Segment, SetAttr, SetTime, SlotRef, XattrMode,
 };
+pub use describe::describe;
+pub use encoding::{
+    ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
+};
+pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use query::{Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, SessionInfo, VolumeInfo};
 pub use rows::{Batch, Rows, RowsError, Write};
+pub use wire::DecodeError;

@@ -99,8 +99,8 @@ pub struct ExtentRow {
 pub struct MapSegment {
     /// First byte in the file.
     pub start: u64,
-    /// Bytes.
-    pub len: u32,
+    /// Bytes: at most 1 MiB of an extent; space that was set aside can be any length.
+    pub len: u64,
     /// The part of an extent that it is, or `None` for space that was set aside and reads as zeros.
     pub data: Option<(ExtentRow, u32)>,
 }
@@ -195,7 +195,8 @@ pub enum Query {
         /// Whose.
         ino: Ino,
     },
-    /// `Inline` if the file's whole content is in a row, else `Map`: the segments that touch `start..end`, at most `max`.
+    /// `Inline` if the file is empty or its whole content is in a row, else `Map`: the segments that touch `start..end`,
+    /// whole, at most `max`.
     Map {
         /// Which volume.
         volume: VolumeId,
@@ -268,8 +269,12 @@ pub enum Answer {
         /// Of the same moment.
         attr: Attr,
     },
-    /// Parts of a file's map, ascending; its attributes.
+    /// Parts of a file's map, ascending; its attributes. Segments may lie wholly or partly behind `attr.size`.
     Map {
+        /// The file's first bytes, at most 4,096, where they are in a row though the file is longer: a small file that
+        /// was extended by truncate or fallocate. While there are any, no segment starts below 4,096, and what lies
+        /// between the prefix and 4,096 is zeros. It is given whatever range was asked for.
+        prefix: Vec<u8>,
         /// The segments.
         segments: Vec<MapSegment>,
         /// Of the same moment.

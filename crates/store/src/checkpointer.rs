@@ -88,6 +88,7 @@ impl Checkpointer<'_> {
         shared.dev.flush().await?;
         self.name(Superblock { checkpoint, sequence, state, ..old }).await?;
         self.log.free_before(Lsn(journal_from));
+        shared.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

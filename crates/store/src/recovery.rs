@@ -6,7 +6,7 @@
 //! fragment from then on, so doing it again changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
@@ -188,6 +188,7 @@ fn assemble(
         delete_ids_max: ((batch_bytes - 64) / 40).min(1024),
         read_only,
         poisoned: AtomicBool::new(false),
+        checkpoints: AtomicU64::new(0),
         closed: AtomicBool::new(false),
     }
 }

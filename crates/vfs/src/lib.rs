@@ -1,5 +1,30 @@
 //! What a system call on a mount means, without FUSE.
+//!
+//! [`Vfs`] serves one mount that has its volume exclusively: whatever changes on the volume goes through it, so it may
+//! remember attributes and let the kernel remember them too. Written data is accepted into the arena, shows at once,
+//! and becomes the file's in the order of writing when it is flushed.
 
+mod attr;
+mod dir;
+mod errno;
+mod flush;
+mod flusher;
+mod handle;
+mod layout;
+mod names;
+mod node;
 mod op;
+mod open;
+mod read;
+mod space;
+mod table;
+mod vfs;
+mod write;
+mod xattr;
 
+#[cfg(test)]
+mod tests;
+
+pub use flusher::FlushAllError;
 pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use vfs::{Figures, Parts, Vfs};

@@ -76,7 +76,7 @@ pub struct StatFs {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // the fields are those of the system call that the variant names
 pub enum Op {
-    /// A name is looked up; `.` and `..` too: `Entry`. Each answered entry counts one reference for `Forget`.
+    /// A name is looked up; `.` and `..` too: `Entry`, or `NoEntry` if nothing has it. Each answered entry counts one reference for `Forget`.
     Lookup { parent: Ino, name: Vec<u8> },
     /// The kernel drops references that `Lookup`, `Create`, `Link` or `ReadDir` with attributes gave it: `Done`.
     Forget { ino: Ino, count: u64 },
@@ -139,6 +139,10 @@ pub enum Outcome {
     Entry {
         attr: Attr,
         ttl: TimeToLive,
+    },
+    /// Nothing has the name, and the kernel may remember that for `ttl` (FUSE: an entry with node id 0).
+    NoEntry {
+        ttl: Duration,
     },
     Attr {
         attr: Attr,

@@ -1,0 +1,126 @@
+//! A mount, from outside.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arena::Arena;
+use fuse::{Ended, Holder, UnmountError};
+use meta_client::{Session, SessionError};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vfs::Vfs;
+
+use crate::figures::Figures;
+
+/// A mounted volume.
+///
+/// Dropping it leaves the mount served as long as the process lives; [`Mount::stop`] ends it without loss.
+pub struct Mount {
+    kernel: Arc<fuse::Session>,
+    vfs: Arc<Vfs>,
+    arena: Arc<Arena>,
+    session: Arc<Session>,
+    heartbeat: JoinHandle<()>,
+    flusher: JoinHandle<()>,
+    stop_flusher: oneshot::Sender<()>,
+}
+
+/// Why a mount did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Accepted data could not be written; it is lost with the process.
+    #[error("written data could not be stored")]
+    Flush(#[from] vfs::FlushAllError),
+    /// The session was not closed. The next start of the node closes it.
+    #[error("the session could not be closed")]
+    Close(#[from] SessionError),
+}
+
+impl Mount {
+    pub(crate) fn new(
+        kernel: fuse::Session,
+        vfs: Arc<Vfs>,
+        arena: Arc<Arena>,
+        session: Arc<Session>,
+        heartbeat: JoinHandle<()>,
+    ) -> Mount {
+        let flushed = Arc::clone(&vfs);
+        let (stop_flusher, stopped) = oneshot::channel::<()>();
+        // A sender that is dropped unused does not stop it: a mount that is dropped goes on being served.
+        let stop = async {
+            if stopped.await.is_err() {
+                std::future::pending().await
+            }
+        };
+        let flusher = tokio::spawn(async move { flushed.run_flusher(stop).await });
+        Mount { kernel: Arc::new(kernel), vfs, arena, session, heartbeat, flusher, stop_flusher }
+    }
+
+    /// The mount point as the mount table shows it.
+    pub fn dir(&self) -> &Path {
+        self.kernel.dir()
+    }
+
+    /// Resolves when no more requests come, whoever unmounted. Dropping it has no effect.
+    pub async fn ended(&self) -> Ended {
+        self.kernel.ended().await
+    }
+
+    /// Unmounts, unless it is in use: then the error names by whom. A mount that is gone already is not an error.
+    /// Dropping the future leaves it to be done.
+    pub async fn unmount(&self) -> Result<(), UnmountError> {
+        let kernel = Arc::clone(&self.kernel);
+        beside(move || kernel.unmount()).await
+    }
+
+    /// Takes the mount out of the tree although it is in use; what is open stays usable until [`Mount::stop`].
+    pub async fn detach(&self) -> Result<(), UnmountError> {
+        let kernel = Arc::clone(&self.kernel);
+        beside(move || kernel.detach()).await
+    }
+
+    /// Who uses the mount, as far as can be seen.
+    pub async fn holders(&self) -> Vec<Holder> {
+        let kernel = Arc::clone(&self.kernel);
+        beside(move || kernel.holders()).await
+    }
+
+    /// What the mount has done and holds.
+    pub fn figures(&self) -> Figures {
+        let kernel = self.kernel.figures();
+        Figures {
+            operations: kernel.snapshot(),
+            running: kernel.running(),
+            files: self.vfs.figures(),
+            arena_used: self.arena.used(),
+            arena_capacity: self.arena.capacity(),
+        }
+    }
+
+    /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;
+    /// what is still open fails from then on.
+    ///
+    /// Everything written to the mount is durable when it returns `Ok`. Not cancel safe.
+    pub async fn stop(self) -> Result<(), StopError> {
+        // It is gone already if it panicked, which the flush below makes good for what it left.
+        let _ = self.stop_flusher.send(());
+        if let Err(error) = self.flusher.await {
+            tracing::error!(%error, "the flusher ended badly");
+        }
+        let flushed = self.vfs.flush_everything().await;
+        self.heartbeat.abort();
+        let closed = self.session.close().await;
+        flushed?;
+        Ok(closed?)
+    }
+}
+
+/// Runs what blocks beside the runtime's own threads: unmounting may need them to write mapped pages.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only at the runtime's own end, when nobody can wait for this any more.
+        Err(_) => std::future::pending().await,
+    }
+}

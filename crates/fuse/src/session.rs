@@ -1,0 +1,191 @@
+//! A mount from its beginning to its end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
+
+use crate::adapter::Adapter;
+use crate::figures::Figures;
+use crate::filesystem::Filesystem;
+use crate::holders::{self, Holder};
+use crate::mount::{self, Look, MountError, Place};
+use crate::server::Server;
+
+/// How a volume is mounted.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The mount point: a directory with nothing mounted on it, or a mount of ours whose process is gone.
+    pub dir: PathBuf,
+    /// The volume's name; the mount table shows `holdfast:` and it.
+    pub volume: String,
+    /// Threads that read requests, at least 1. An operation that waits occupies none.
+    pub threads: usize,
+}
+
+impl Config {
+    /// Mounts `volume` on `dir` with 2 threads.
+    pub fn new(dir: &Path, volume: &str) -> Config {
+        Config { dir: dir.to_path_buf(), volume: volume.to_string(), threads: 2 }
+    }
+}
+
+/// Why no more requests come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was unmounted, and its last open file is closed.
+    Unmounted,
+    /// The connection was aborted; the mount is still in the table and answers `ENOTCONN`.
+    Aborted,
+    /// Reading requests failed.
+    Failed(String),
+}
+
+/// Why a mount is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// It is in use.
+    #[error("{} is in use{}", .dir.display(), list(.holders))]
+    Busy {
+        /// The mount point.
+        dir: PathBuf,
+        /// By whom, as far as can be seen.
+        holders: Vec<Holder>,
+    },
+    /// The system call, or fusermount3, failed.
+    #[error("cannot unmount {}", .dir.display())]
+    System {
+        /// The mount point.
+        dir: PathBuf,
+        /// How.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn list(holders: &[Holder]) -> String {
+    let each: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    if each.is_empty() { String::new() } else { format!(": {}", each.join(", ")) }
+}
+
+/// A mount and the threads that serve it.
+///
+/// Dropping it neither unmounts nor stops the threads: they run until the mount is gone or the process ends. A mount
+/// that is left behind by its process answers `ENOTCONN` until it is detached.
+pub struct Session {
+    place: Place,
+    figures: Arc<Figures>,
+    ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Session {
+    /// Mounts and serves. When it returns the mount can be used.
+    ///
+    /// Operations that must wait are spawned on `runtime`, which needs at least one worker thread of its own and must
+    /// live as long as the session. Blocks for a few system calls; as a user, for a run of fusermount3.
+    pub fn start(
+        filesystem: Arc<dyn Filesystem>,
+        config: &Config,
+        runtime: Runtime,
+    ) -> Result<Session, MountError> {
+        let figures = Arc::new(Figures::new());
+        let adapter = Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures))));
+        let mounted = mount::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
+        let place = mounted.place;
+        serve(adapter, mounted.device, config.threads)
+            .inspect_err(|_| {
+                if let Err(error) = place.unmount(true) {
+                    tracing::warn!(dir = %place.dir.display(), %error, "a mount that failed is left behind");
+                }
+            })
+            .map(|ended| Session { place: place.clone(), figures, ended })
+    }
+
+    /// The mount point as the mount table shows it.
+    pub fn dir(&self) -> &Path {
+        &self.place.dir
+    }
+
+    /// What was counted since the mount.
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    /// Resolves when no more requests come, whoever unmounted. Dropping it has no effect.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ended::Unmounted),
+            Err(_) => Ended::Failed("the thread that serves the mount is gone".to_string()),
+        }
+    }
+
+    /// Unmounts, unless it is in use. A mount that is gone already is not an error.
+    ///
+    /// Blocks, and may need requests answered meanwhile (dirty mapped pages are written), so it must not be called on
+    /// the runtime's own threads. The last requests may still be running when it returns: see [`Session::ended`].
+    pub fn unmount(&self) -> Result<(), UnmountError> {
+        self.take_away(false)
+    }
+
+    /// Takes the mount out of the tree at once; what is open stays usable as long as this process serves it.
+    pub fn detach(&self) -> Result<(), UnmountError> {
+        self.take_away(true)
+    }
+
+    /// Who uses the mount, as far as can be seen.
+    pub fn holders(&self) -> Vec<Holder> {
+        holders::find(&self.place)
+    }
+
+    fn take_away(&self, lazily: bool) -> Result<(), UnmountError> {
+        let dir = || self.place.dir.clone();
+        let system = |source| UnmountError::System { dir: dir(), source };
+        match self.place.look().map_err(system)? {
+            Look::Gone => return Ok(()),
+            Look::There => {}
+            // umount2 would take the upper one away.
+            Look::Covered => {
+                return Err(UnmountError::Busy { dir: dir(), holders: vec![Holder::Mount { path: dir() }] });
+            }
+        }
+        match self.place.unmount(lazily) {
+            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+                Err(UnmountError::Busy { dir: dir(), holders: self.holders() })
+            }
+            Err(error) => match self.place.look() {
+                Ok(Look::Gone) => Ok(()), // somebody else was faster
+                _ => Err(system(error)),
+            },
+        }
+    }
+}
+
+/// Agrees with the kernel, and starts the threads.
+fn serve(
+    adapter: Adapter,
+    device: std::os::fd::OwnedFd,
+    threads: usize,
+) -> Result<watch::Receiver<Option<Ended>>, MountError> {
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(threads.max(1));
+    config.clone_fd = false; // a closed clone takes its requests with it
+    // Who may use the mount is the kernel's to say (allow_other or the owner alone).
+    let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
+        .map_err(MountError::Handshake)?;
+    let (tell, ended) = watch::channel(None);
+    let thread = std::thread::Builder::new().name("fuse".to_string());
+    let spawned = thread.spawn(move || {
+        let end = match session.run() {
+            Ok(()) => Ended::Unmounted,
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Aborted,
+            Err(error) => Ended::Failed(error.to_string()),
+        };
+        tell.send_replace(Some(end));
+    });
+    spawned.map(|_| ended).map_err(MountError::Handshake)
+}

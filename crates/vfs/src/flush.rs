@@ -1,0 +1,281 @@
+//! One file's accepted writes become the file's: sealed into extents, then committed in their order.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arena::Record;
+use futures_util::future::join_all;
+use namespace::{Answer, Attr, Command, Commit, Content, NewExtent, Query, Reply, Segment};
+use tokio::sync::MutexGuard;
+use types::{Dseq, Errno};
+
+use crate::errno;
+use crate::layout::{self, Dirty};
+use crate::node::{Failing, Node};
+use crate::vfs::Vfs;
+
+/// A file of at most so many bytes is kept in a row.
+const INLINE_MAX: u64 = 4096;
+
+/// How many extents of one batch are sealed at once.
+const SEALS: usize = 4;
+
+/// Between two tries of a flush that failed.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What a file's rows hold before a commit.
+struct Before {
+    attr: Attr,
+    /// The bytes that are in a row and not in extents: the whole file, or its first bytes.
+    inline: Vec<u8>,
+}
+
+/// What was charged for the writes that a flush stores. Given back to the node if the flush fails or is dropped.
+struct TakenCharge<'a> {
+    vfs: &'a Vfs,
+    node: &'a Node,
+    bytes: u64,
+}
+
+impl<'a> TakenCharge<'a> {
+    fn take(vfs: &'a Vfs, node: &'a Node) -> TakenCharge<'a> {
+        let mut state = node.state();
+        // Blocks that are written from here on are charged anew: this flush may not hold them.
+        state.charged_run = (0, 0);
+        let bytes = std::mem::take(&mut state.charge);
+        TakenCharge { vfs, node, bytes }
+    }
+
+    fn release(mut self) {
+        self.vfs.space.release(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Drop for TakenCharge<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.node.state().charge += self.bytes;
+        }
+    }
+}
+
+impl Vfs {
+    /// Makes everything durable that was accepted for a file before this was called.
+    pub(crate) async fn flush_node(&self, node: &Node) -> Result<(), Errno> {
+        if self.arena.summary(node.ino).is_none() {
+            return Ok(());
+        }
+        let no_flush = node.flush.lock().await;
+        self.flush_all_of(node, &no_flush).await
+    }
+
+    /// As [`Vfs::flush_node`], by who holds the node's `flush` lock.
+    pub(crate) async fn flush_all_of(&self, node: &Node, _alone: &MutexGuard<'_, ()>) -> Result<(), Errno> {
+        let Some(dirty) = self.arena.summary(node.ino) else { return Ok(()) };
+        let charge = TakenCharge::take(self, node);
+        let result = match self.broken.get() {
+            Some(errno) => Err(*errno),
+            None => self.flush_through(node, dirty.last).await,
+        };
+        match result {
+            Ok(()) => {
+                charge.release();
+                node.state().failing = None;
+                self.flushes.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(errno) => {
+                let now = self.clock.elapsed();
+                let mut state = node.state();
+                let delay = state.failing.map_or(RETRY_FIRST, |failing| failing.delay);
+                state.failing = Some(Failing { errno, next: now + delay, delay: (delay * 2).min(RETRY_MAX) });
+                drop(state);
+                self.flush_failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(ino = node.ino.0, %errno, "written data could not be stored yet");
+                Err(errno)
+            }
+        }
+    }
+
+    async fn flush_through(&self, node: &Node, last: Dseq) -> Result<(), Errno> {
+        loop {
+            let records = self.arena.records(node.ino, last);
+            if records.is_empty() {
+                return Ok(());
+            }
+            let places: Vec<Dirty> =
+                records.iter().map(|r| Dirty { range: r.range(), grant: r.grant }).collect();
+            let batch = &records[..layout::batch(&places)];
+            match self.flush_batch(node, batch).await {
+                Ok(()) => {}
+                // It was deleted: what was written to it is nobody's.
+                Err(Errno::ESTALE) if self.is_deleted(node).await => {
+                    self.free_records(node, last);
+                    return Ok(());
+                }
+                // There, but not as this mount left it: nobody may take that for a deleted file.
+                Err(Errno::ESTALE) => return Err(Errno::EIO),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    async fn is_deleted(&self, node: &Node) -> bool {
+        let query = Query::GetAttr { volume: self.volume(), ino: node.ino };
+        self.ask(query).await == Err(Errno::ESTALE)
+    }
+
+    /// Commits records that follow one another in the inode's order, all of one grant.
+    async fn flush_batch(&self, node: &Node, records: &[Record]) -> Result<(), Errno> {
+        let (Some(last), Some(end)) = (records.last(), records.iter().map(|r| r.range().end).max()) else {
+            return Ok(());
+        };
+        let before = self.rows_before(node).await?;
+        let size = before.attr.size.max(end);
+        let content = if size <= INLINE_MAX {
+            let mut bytes = vec![0; size as usize];
+            self.read_rows(node.ino, 0, &mut bytes).await?;
+            self.lay_over(node, last.dseq, 0, &mut bytes)?;
+            Content::Inline(bytes)
+        } else {
+            self.seal_all(node, last.dseq, records, &before, size).await?
+        };
+        let ids: Vec<_> = match &content {
+            Content::Segments { extents, .. } => extents.iter().map(|extent| extent.id).collect(),
+            Content::Inline(_) => Vec::new(),
+        };
+        let kill_priv = node.state().kill_priv.is_some();
+        let commit = Commit {
+            ino: node.ino,
+            grant: last.grant,
+            applied: last.dseq,
+            content,
+            size,
+            mtime: last.time,
+            kill_priv,
+        };
+        let asked = self.table.asked();
+        match self.session.call(Command::Commit(commit)).await {
+            Ok(Reply::Attr(attr)) => {
+                ids.iter().for_each(|id| self.extents.committed(*id));
+                self.space.moved(before.attr.allocated, attr.allocated);
+                let mut state = node.state();
+                state.store(asked, attr);
+                if state.kill_priv.is_some_and(|dseq| kill_priv && dseq <= last.dseq) {
+                    state.kill_priv = None;
+                }
+                drop(state);
+                self.free_records(node, last.dseq);
+                Ok(())
+            }
+            Ok(refused) => {
+                ids.iter().for_each(|id| self.extents.abandoned(*id));
+                Err(errno::of_wrong_reply(&refused))
+            }
+            Err(error) => {
+                // After anything but a refusal it is unknown whether rows name them: they stay in flight.
+                if errno::session_goes_on(&error) {
+                    ids.iter().for_each(|id| self.extents.abandoned(*id));
+                }
+                Err(self.no_answer(&error))
+            }
+        }
+    }
+
+    async fn rows_before(&self, node: &Node) -> Result<Before, Errno> {
+        let query = Query::Map { volume: self.volume(), ino: node.ino, start: 0, end: 1, max: 1 };
+        match self.ask(query).await? {
+            Answer::Inline { bytes, attr } => Ok(Before { attr, inline: bytes }),
+            Answer::Map { prefix, attr, .. } => Ok(Before { attr, inline: prefix }),
+            other => Err(errno::of_wrong_answer(&other)),
+        }
+    }
+
+    /// Seals what records up to `through` wrote, with what the rows have around it in the same blocks.
+    async fn seal_all(
+        &self,
+        node: &Node,
+        through: Dseq,
+        records: &[Record],
+        before: &Before,
+        size: u64,
+    ) -> Result<Content, Errno> {
+        let dirty = layout::union(records.iter().map(Record::range));
+        let ranges = layout::extents(&dirty, size, before.inline.len() as u64);
+        let mut content = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
+        let mut failed = None;
+        for ranges in ranges.chunks(SEALS) {
+            let seals = ranges.iter().map(|range| self.seal(node, through, &dirty, range));
+            for (range, sealed) in ranges.iter().zip(join_all(seals).await) {
+                match sealed {
+                    Ok(extent) => {
+                        let len = (range.end - range.start) as u32;
+                        content.1.push(Segment { start: range.start, len, extent: extent.id, offset: 0 });
+                        content.0.push(extent);
+                    }
+                    Err(errno) => failed = Some(errno),
+                }
+            }
+            if failed.is_some() {
+                break;
+            }
+        }
+        let (extents, segments): (Vec<NewExtent>, Vec<Segment>) = content;
+        match failed {
+            None => Ok(Content::Segments { extents, segments }),
+            Some(errno) => {
+                extents.iter().for_each(|extent| self.extents.abandoned(extent.id));
+                Err(errno)
+            }
+        }
+    }
+
+    async fn seal(
+        &self,
+        node: &Node,
+        through: Dseq,
+        dirty: &[Range<u64>],
+        range: &Range<u64>,
+    ) -> Result<NewExtent, Errno> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        for gap in layout::gaps(range, dirty) {
+            let part = &mut bytes[(gap.start - range.start) as usize..(gap.end - range.start) as usize];
+            self.read_rows(node.ino, gap.start, part).await?;
+        }
+        self.lay_over(node, through, range.start, &mut bytes)?;
+        self.extents.seal(&bytes).await.map_err(|error| {
+            tracing::warn!(ino = node.ino.0, %error, "an extent was not stored");
+            errno::of_seal(&error)
+        })
+    }
+
+    fn lay_over(&self, node: &Node, through: Dseq, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let laid = self.arena.overlay_through(node.ino, through, offset, bytes);
+        laid.map_err(|failed| errno::of_memory(&failed))
+    }
+
+    /// Drops accepted writes that nobody wants any more, and what was charged for them. The caller holds the node's
+    /// `flush` lock, and no write comes in.
+    pub(crate) fn drop_records(&self, node: &Node, through: Dseq) {
+        let charge = {
+            let mut state = node.state();
+            state.charged_run = (0, 0);
+            state.kill_priv = None;
+            state.failing = None;
+            std::mem::take(&mut state.charge)
+        };
+        self.space.release(charge);
+        self.free_records(node, through);
+    }
+
+    fn free_records(&self, node: &Node, through: Dseq) {
+        // Before they go, so that a read that misses them sees it.
+        node.state().mapped += 1;
+        if let Err(error) = self.arena.mapped(node.ino, through) {
+            // They are gone for this engine; only their memory may not be.
+            tracing::warn!(ino = node.ino.0, %error, "the arena kept memory that is not used");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! When what is flushed: by age, on close, under pressure, at the end.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arena::Summary;
+use futures_util::StreamExt;
+use futures_util::stream;
+use types::{Errno, Ino};
+
+use crate::vfs::Vfs;
+
+/// No accepted write is older than this when its flush begins.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How many files are flushed at once.
+const FLUSHES: usize = 8;
+
+/// How many are looked at in one round.
+const ROUND: usize = 256;
+
+/// Dirty files are flushed, however young, when the arena is fuller than this many hundredths.
+const PRESSURE: u64 = 60;
+
+/// Not everything that was accepted is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{files} files have data that could not be stored: {errno}")]
+pub struct FlushAllError {
+    /// How many files.
+    pub files: usize,
+    /// The last error.
+    pub errno: Errno,
+}
+
+impl Vfs {
+    /// Flushes written data in the background until `stop` resolves: what is a second old, what was closed, and
+    /// everything while the arena is nearly full. A flush that failed is tried again, at growing intervals.
+    ///
+    /// It does not flush what is left when it ends: see [`Vfs::flush_everything`]. Dropping the future between two
+    /// polls leaves nothing half done that a later flush would not do again.
+    pub async fn run_flusher(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        loop {
+            let pause = self.flush_round().await;
+            let pause = async {
+                match pause {
+                    Some(span) => self.clock.sleep(span).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Nothing was begun: all three only wait.
+                () = &mut stop => return,
+                () = self.work.notified() => {}
+                () = pause => {}
+            }
+        }
+    }
+
+    /// Makes everything durable that was accepted before this was called, failed flushes included.
+    pub async fn flush_everything(&self) -> Result<(), FlushAllError> {
+        let mut seen = BTreeSet::new();
+        let mut failed = None;
+        loop {
+            // Those that failed stay in the list, before others that were not tried yet.
+            let dirty = self.arena.dirty(ROUND + seen.len());
+            let fresh: Vec<Ino> = dirty.iter().map(|one| one.ino).filter(|ino| seen.insert(*ino)).collect();
+            if fresh.is_empty() {
+                return failed.map_or(Ok(()), Err);
+            }
+            let (_, failures) = self.flush_these(fresh).await;
+            if let Some(errno) = failures.last() {
+                let files = failures.len() + failed.map_or(0, |failed: FlushAllError| failed.files);
+                failed = Some(FlushAllError { files, errno: *errno });
+            }
+        }
+    }
+
+    /// Stores atimes and flushes what is due. Answers after which time something more may be due, `None` if nothing
+    /// will be until somebody writes.
+    async fn flush_round(&self) -> Option<Duration> {
+        self.store_touches().await;
+        if let Some(errno) = self.broken.get() {
+            self.give_up(*errno);
+            return None;
+        }
+        let closed = std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner));
+        let pressure = self.is_under_pressure();
+        let dirty = self.arena.dirty(ROUND);
+        let due: BTreeSet<Ino> =
+            dirty.iter().filter(|one| pressure || self.age(one) >= AGE_MAX).map(|one| one.ino).collect();
+        let due: Vec<Ino> = due.union(&closed).copied().filter(|ino| self.may_try(*ino)).collect();
+        let (flushed, failures) = self.flush_these(due).await;
+        let stuck = if flushed > 0 { None } else { failures.last().copied() };
+        if flushed > 0 || !failures.is_empty() {
+            *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = stuck;
+            self.freed.notify_waiters();
+        }
+        self.next_round()
+    }
+
+    fn next_round(&self) -> Option<Duration> {
+        /// Not to spin when clocks are set or disagree.
+        const SHORTEST: Duration = Duration::from_millis(5);
+        let now = self.clock.elapsed();
+        let touched = !self.touched.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let pressure = self.is_under_pressure();
+        let waits = self.arena.dirty(ROUND).into_iter().map(|one| {
+            let failing = self.table.find(one.ino).and_then(|node| node.state().failing);
+            match failing {
+                Some(failing) => failing.next.saturating_sub(now),
+                None if pressure => Duration::ZERO,
+                None => AGE_MAX.saturating_sub(self.age(&one)),
+            }
+        });
+        let soonest = waits.min().map(|span| span.max(SHORTEST));
+        if touched { Some(soonest.unwrap_or(AGE_MAX).min(AGE_MAX)) } else { soonest }
+    }
+
+    /// Flushes these files, several at once; how many succeeded, and the errors of the others.
+    async fn flush_these(&self, inos: Vec<Ino>) -> (usize, Vec<Errno>) {
+        let flushes = stream::iter(inos).map(|ino| async move {
+            let node = self.node(ino);
+            self.flush_node(&node).await
+        });
+        let results: Vec<Result<(), Errno>> = flushes.buffer_unordered(FLUSHES).collect().await;
+        let failures: Vec<Errno> = results.iter().filter_map(|result| result.err()).collect();
+        (results.len() - failures.len(), failures)
+    }
+
+    async fn store_touches(&self) {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stores = stream::iter(touched).map(|ino| async move {
+            let node = self.node(ino);
+            self.store_touch(&node).await;
+        });
+        stores.buffer_unordered(FLUSHES).collect::<()>().await;
+    }
+
+    /// Nothing can be stored any more: whoever has written hears of it.
+    fn give_up(&self, errno: Errno) {
+        for dirty in self.arena.dirty(usize::MAX) {
+            let node = self.node(dirty.ino);
+            if std::mem::replace(&mut node.state().lost, true) {
+                continue;
+            }
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(ino = dirty.ino.0, bytes = dirty.bytes, "written data was lost");
+            if let Err(error) = self.arena.raise_late_error(dirty.ino, errno) {
+                tracing::error!(ino = dirty.ino.0, %error, "nobody can be told of written data that was lost");
+            }
+        }
+        self.freed.notify_waiters();
+    }
+
+    fn age(&self, dirty: &Summary) -> Duration {
+        let nanos = self.now().0.saturating_sub(dirty.oldest.0);
+        // A clock that was set back makes everything due.
+        u64::try_from(nanos).map_or(AGE_MAX, Duration::from_nanos)
+    }
+
+    fn may_try(&self, ino: Ino) -> bool {
+        let failing = self.table.find(ino).and_then(|node| node.state().failing);
+        failing.is_none_or(|failing| failing.next <= self.clock.elapsed())
+    }
+
+    /// Whether writes fill the arena faster than age flushes it.
+    pub(crate) fn is_under_pressure(&self) -> bool {
+        self.arena.used() * 100 >= self.arena.capacity() * PRESSURE
+    }
+
+    /// The error of the last round, if it flushed nothing.
+    pub(crate) fn stuck(&self) -> Option<Errno> {
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,194 @@
+//! What the mount remembers of one inode.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arena::Summary;
+use namespace::{Attr, FileKind};
+use types::{BLOCK, Dseq, Errno, Grant, Ino, Nanos};
+
+/// An inode that the kernel refers to, or that has work left.
+///
+/// Locks are taken in this order: names, `pins`, `size`, `flush`, `state`; those of two inodes in ino order.
+pub(crate) struct Node {
+    pub(crate) ino: Ino,
+    /// Shared by who opens it; alone by who may take its last name or its last pin.
+    pub(crate) pins: tokio::sync::RwLock<()>,
+    /// Shared by who writes; alone by who changes its size or its attributes otherwise.
+    pub(crate) size: tokio::sync::RwLock<()>,
+    /// Held by the one flush, and by who needs that there is none.
+    pub(crate) flush: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// The part of a node behind a short lock.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// References that the kernel has.
+    pub(crate) lookups: u64,
+    /// Open files and directories.
+    pub(crate) opens: u32,
+    attr: Option<Attr>,
+    /// When the last change ended whose outcome for this inode was not told: what was asked before may be old.
+    pub(crate) unsure: Asked,
+    /// Such changes in flight.
+    pub(crate) changing: u32,
+    /// It has no row any more: what is remembered is all there is, until the kernel forgets it.
+    gone: bool,
+    /// It has no name any more.
+    nameless: bool,
+    /// Under which the mount may write it.
+    pub(crate) grant: Option<Grant>,
+    /// Somebody without the right to keep set-id bits has written since the last flush.
+    /// The last record of such a write.
+    pub(crate) kill_priv: Option<Dseq>,
+    /// Bytes of the volume that accepted writes may take.
+    pub(crate) charge: u64,
+    /// The blocks of the last charged writes, one after the other: written again they are not charged again.
+    pub(crate) charged_run: (u64, u64),
+    /// How often records were freed: a read that saw it move reads again.
+    pub(crate) mapped: u64,
+    /// What was accepted for it can never be stored, and whoever has it open was told.
+    pub(crate) lost: bool,
+    pub(crate) failing: Option<Failing>,
+    /// Read since the last atime was stored: the atime to show.
+    pub(crate) touched: Option<Nanos>,
+    /// Handles that were told of late errors after they were opened: serial and count.
+    pub(crate) told: Vec<(u32, u32)>,
+}
+
+/// The last flush failed, and the data is still in the arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failing {
+    pub(crate) errno: Errno,
+    /// When to try again.
+    pub(crate) next: Duration,
+    /// How long to wait after the next failure.
+    pub(crate) delay: Duration,
+}
+
+/// A moment of the mount, taken before something is asked that answers attributes: the count of events after which an
+/// earlier answer may be old: changes whose outcome for some inode was not told, and nodes that were forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Asked(pub(crate) u64);
+
+impl Node {
+    pub(crate) fn new(ino: Ino) -> Node {
+        Node {
+            ino,
+            pins: tokio::sync::RwLock::new(()),
+            size: tokio::sync::RwLock::new(()),
+            flush: tokio::sync::Mutex::new(()),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    /// Never held across an await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The attributes of the rows, if they are known.
+    pub(crate) fn attr(&self) -> Option<Attr> {
+        self.attr
+    }
+
+    /// Remembers attributes that were answered, unless newer ones are known or may be on their way.
+    pub(crate) fn store(&mut self, asked: Asked, attr: Attr) {
+        if self.gone {
+            return;
+        }
+        self.nameless |= attr.nlink == 0;
+        let newest = match self.attr {
+            Some(known) => attr.change >= known.change,
+            None => self.unsure <= asked && self.changing == 0,
+        };
+        if newest {
+            self.attr = Some(attr);
+        }
+    }
+
+    /// A change ended at `now` whose outcome for this inode was not told.
+    pub(crate) fn forget_attr(&mut self, now: Asked) {
+        self.unsure = self.unsure.max(now);
+        if !self.gone {
+            self.attr = None;
+        }
+    }
+
+    /// The inode's rows are gone, and these were its last attributes.
+    pub(crate) fn set_gone(&mut self, attr: Attr) {
+        self.attr = Some(Attr { nlink: 0, ..attr });
+        self.gone = true;
+        self.touched = None;
+        self.kill_priv = None;
+    }
+
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.nameless
+    }
+
+    /// Its last name went.
+    pub(crate) fn set_nameless(&mut self) {
+        self.nameless = true;
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Neither the kernel refers to it nor is there work left for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let used = self.lookups > 0 || self.opens > 0;
+        let work =
+            self.charge > 0 || self.kill_priv.is_some() || self.touched.is_some() || self.failing.is_some();
+        !used && !work
+    }
+
+    /// The attributes as a caller sees them: those of the rows, with what was accepted since.
+    ///
+    /// What was accepted will be stored by the rules of a commit, so it is shown by them.
+    pub(crate) fn shown(&self, attr: Attr, dirty: Option<&Summary>, now: Nanos) -> Attr {
+        let mut shown = attr;
+        if let Some(dirty) = dirty {
+            shown.size = attr.size.max(dirty.end);
+            shown.mtime = dirty.newest.max(attr.mtime).min(now);
+            shown.ctime = dirty.newest.max(attr.ctime);
+            shown.allocated = (attr.allocated + self.charge).min(shown.size.next_multiple_of(BLOCK));
+            shown.allocated = shown.allocated.max(attr.allocated);
+        }
+        if self.kill_priv.is_some() {
+            shown.mode = without_set_id(shown.mode);
+        }
+        if let Some(touched) = self.touched {
+            shown.atime = attr.atime.max(touched);
+        }
+        shown
+    }
+
+    /// Whether the attributes will change by themselves: the kernel must not remember them.
+    pub(crate) fn is_settled(&self, dirty: Option<&Summary>) -> bool {
+        self.changing == 0 && dirty.is_none() && self.touched.is_none() && self.kill_priv.is_none()
+    }
+
+    /// Whether a read moves the atime (relatime): it is not after the last change, or a day old.
+    pub(crate) fn is_due_for_touch(&self, shown: &Attr, now: Nanos) -> bool {
+        const DAY_NANOS: i64 = 86_400_000_000_000;
+        let stale = shown.atime <= shown.mtime || shown.atime <= shown.ctime;
+        !self.gone && (stale || now.0.saturating_sub(shown.atime.0) >= DAY_NANOS)
+    }
+}
+
+/// A mode after somebody without the right to keep set-id bits has written: set-group-id of a file that its group
+/// cannot execute means mandatory locking, not privilege, and stays.
+pub(crate) fn without_set_id(mode: u32) -> u32 {
+    let mode = mode & !0o4000;
+    if mode & 0o010 != 0 { mode & !0o2000 } else { mode }
+}
+
+/// Whether a kind has data that is read and written here.
+pub(crate) fn has_data(kind: FileKind) -> bool {
+    kind == FileKind::File
+}

@@ -1,0 +1,181 @@
+//! Space: a byte is accepted only where it can be kept.
+//!
+//! What a write may take is charged when it is accepted, as if nothing of it were there yet, and given back when it
+//! is in the rows. Near the limit that is too pessimistic: then everything is flushed, so that nothing is charged, and
+//! the map is asked what the write really adds.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use namespace::{Answer, Query, VolumeInfo};
+use types::{BLOCK, Errno, Ino};
+
+use crate::errno;
+use crate::layout::block_bytes;
+use crate::op::{Outcome, StatFs};
+use crate::vfs::Vfs;
+
+/// A write may take twice its bytes of the disk: a block of data comes with a block of header.
+const PHYSICAL: u64 = 2;
+
+/// What stays free on the disks for what was not foreseen: a part of them, at most 16 MiB.
+const RESERVE_PART: u64 = 64;
+const RESERVE_MAX: u64 = 16 << 20;
+
+/// Space that was freed comes back when it was reclaimed: a write that needs it waits for so long.
+const RECLAIM_WAITS: u32 = 20;
+const RECLAIM_WAIT: Duration = Duration::from_millis(100);
+
+/// What the mount knows of its volume's space.
+pub(crate) struct Space {
+    known: Mutex<Known>,
+    /// One write at a time looks closely.
+    close_look: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The most bytes of the volume; 0 as long as nothing is known.
+    limit: u64,
+    /// What its files take, as far as this mount knows.
+    used: u64,
+    /// What accepted writes may take.
+    charged: u64,
+    /// Something was deleted since the last look.
+    shrank: bool,
+}
+
+impl Space {
+    pub(crate) fn new() -> Space {
+        Space { known: Mutex::default(), close_look: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Charges `bytes`, of which the volume gets `growth` more, if they fit for sure.
+    fn charge(&self, growth: u64, bytes: u64, physical: store::Space) -> bool {
+        let mut known = self.known();
+        let reserve = (physical.total / RESERVE_PART).min(RESERVE_MAX);
+        let fits = known.used.saturating_add(known.charged).saturating_add(growth) <= known.limit;
+        let room = (known.charged + bytes).saturating_mul(PHYSICAL).saturating_add(reserve) <= physical.free;
+        if fits && room {
+            known.charged += bytes;
+        }
+        fits && room
+    }
+
+    /// Gives back what was charged.
+    pub(crate) fn release(&self, bytes: u64) {
+        let mut known = self.known();
+        assert!(known.charged >= bytes, "more space was given back than charged");
+        known.charged -= bytes;
+    }
+
+    /// A file took `before` bytes of the volume and takes `after` now.
+    pub(crate) fn moved(&self, before: u64, after: u64) {
+        let mut known = self.known();
+        known.used = (known.used + after).saturating_sub(before);
+        known.shrank |= after < before;
+    }
+
+    /// Something went whose space will come back.
+    pub(crate) fn shrank(&self) {
+        self.known().shrank = true;
+    }
+
+    /// What accepted writes may take, in bytes.
+    pub(crate) fn charged(&self) -> u64 {
+        self.known().charged
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Vfs {
+    /// Charges `bytes` that may all be growth, if they fit for sure.
+    pub(crate) fn charge(&self, bytes: u64) -> bool {
+        self.space.charge(bytes, bytes, self.extents.space())
+    }
+
+    /// Charges the blocks of a range that did not fit for sure, or finds that they do not fit: `ENOSPC`. Answers what
+    /// was charged.
+    ///
+    /// The caller holds no lock of a node.
+    pub(crate) async fn make_room(&self, ino: Ino, range: &Range<u64>) -> Result<u64, Errno> {
+        let _one_at_a_time = self.space.close_look.lock().await;
+        let bytes = block_bytes(range);
+        self.look_at_space().await?;
+        if self.charge(bytes) {
+            return Ok(bytes);
+        }
+        let mut waits = 0;
+        loop {
+            let flushed = self.flush_everything().await;
+            let shrank = std::mem::take(&mut self.space.known().shrank);
+            self.look_at_space().await?;
+            let growth = bytes.saturating_sub(self.allocated_in(ino, range).await?);
+            if self.space.charge(growth, bytes, self.extents.space()) {
+                return Ok(bytes);
+            }
+            if !shrank && waits == 0 || waits >= RECLAIM_WAITS {
+                // If flushing failed for another reason that is the one to tell.
+                return Err(flushed.err().map_or(Errno::ENOSPC, |failed| failed.errno));
+            }
+            waits += 1;
+            self.clock.sleep(RECLAIM_WAIT).await;
+        }
+    }
+
+    /// How many bytes of whole blocks in a range the file has already.
+    async fn allocated_in(&self, ino: Ino, range: &Range<u64>) -> Result<u64, Errno> {
+        const SEGMENTS: u32 = 256;
+        let end = range.end.next_multiple_of(BLOCK);
+        let (mut at, mut bytes) = (range.start / BLOCK * BLOCK, 0);
+        loop {
+            let query = Query::Map { volume: self.volume(), ino, start: at, end, max: SEGMENTS };
+            let segments = match self.ask(query).await? {
+                Answer::Inline { bytes: inline, .. } => {
+                    return Ok(if range.start < BLOCK && !inline.is_empty() { BLOCK } else { 0 });
+                }
+                Answer::Map { prefix, segments, .. } => {
+                    if at < BLOCK && !prefix.is_empty() {
+                        bytes += BLOCK;
+                    }
+                    segments
+                }
+                other => return Err(errno::of_wrong_answer(&other)),
+            };
+            for segment in &segments {
+                let inside = segment.start.max(at)..(segment.start + segment.len).min(end);
+                bytes += block_bytes(&inside);
+                at = inside.end.next_multiple_of(BLOCK);
+            }
+            if segments.len() < SEGMENTS as usize || at >= end {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    async fn look_at_space(&self) -> Result<VolumeInfo, Errno> {
+        match self.ask(Query::Volume { volume: self.volume() }).await? {
+            Answer::Volume(volume) => {
+                let mut known = self.space.known();
+                known.limit = volume.limit;
+                known.used = volume.used;
+                Ok(volume)
+            }
+            other => Err(errno::of_wrong_answer(&other)),
+        }
+    }
+
+    pub(crate) async fn statfs(&self) -> Result<Outcome, Errno> {
+        let volume = self.look_at_space().await?;
+        let charged = self.space.charged();
+        let free = volume.limit.saturating_sub(volume.used + charged);
+        let free = free.min(self.extents.space().free.saturating_sub(charged)) / BLOCK;
+        let blocks = (volume.limit / BLOCK).max(free);
+        // An inode takes no block of its own, so names end only where space does.
+        Ok(Outcome::StatFs(StatFs { blocks, free, files: volume.inodes + free, files_free: free }))
+    }
+}

@@ -1,0 +1,6 @@
+mod bench;
+mod files;
+mod model;
+mod names;
+mod stress;
+mod trouble;

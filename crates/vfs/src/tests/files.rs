@@ -1,0 +1,242 @@
+//! Files: data, attributes, what may be remembered of them.
+
+use std::time::Duration;
+
+use namespace::{Answer, FallocateMode, NewKind, SetAttr, SetTime};
+use types::{Errno, Ino, Nanos};
+
+use super::bench::{Bench, READ_WRITE};
+use crate::{Op, OpenFlags, Outcome};
+
+#[tokio::test]
+async fn written_data_shows_at_once_and_is_durable_after_fsync() {
+    let mut bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 10_000, b"end").await.expect("write");
+    bench.write(ino, handle, 0, b"start").await.expect("write");
+    assert_eq!(bench.attr(ino).await.size, 10_003);
+    assert_eq!(bench.read(ino, handle, 9_999, 100).await.expect("read"), b"\0end");
+    assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.size == 0), "not flushed yet");
+    let shown = bench.attr(ino).await;
+    bench.fsync(ino, handle).await.expect("fsync");
+    let stored = bench.attr(ino).await;
+    assert_eq!((shown.size, shown.mtime), (stored.size, stored.mtime), "a flush changes nothing that shows");
+    bench.write(ino, handle, 0, b"LOST").await.expect("write");
+    bench.power_cut().await;
+    let handle = bench.open(ino).await;
+    assert_eq!(bench.read(ino, handle, 0, 6).await.expect("read"), b"start\0");
+    assert_eq!(bench.read(ino, handle, 10_000, 6).await.expect("read"), b"end");
+    assert_eq!(bench.read(ino, handle, 20_000, 6).await.expect("read"), b"");
+}
+
+#[tokio::test]
+async fn a_synchronous_write_is_durable_when_it_returns() {
+    let mut bench = Bench::new().await;
+    let ino = bench.make(Ino::ROOT, "file", NewKind::File).await;
+    let handle = bench.open_as(ino, OpenFlags { sync: true, ..READ_WRITE }).await;
+    bench.write(ino, handle, 0, b"durable").await.expect("write");
+    bench.power_cut().await;
+    let handle = bench.open(ino).await;
+    assert_eq!(bench.read(ino, handle, 0, 100).await.expect("read"), b"durable");
+}
+
+#[tokio::test]
+async fn small_files_are_rows_and_large_ones_are_extents() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, &[1; 4096]).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!(bench.store.fragments(), 0);
+    bench.write(ino, handle, 4096, &[2; 1]).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!(bench.store.fragments(), 1, "the block that is new");
+    bench.write(ino, handle, 100, &[3; 1]).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!(bench.store.fragments(), 2, "what was inline");
+    bench.write(ino, handle, 0, &vec![4; 3 << 20]).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!(bench.store.fragments(), 5);
+    let bytes = bench.read(ino, handle, 0, 4 << 20).await.expect("read");
+    assert!(bytes == vec![4; 3 << 20]);
+}
+
+#[tokio::test]
+async fn one_grant_for_a_file_and_one_commit_for_a_flush() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    for n in 0..50 {
+        bench.write(ino, handle, n * 1000, &[n as u8; 1000]).await.expect("write");
+    }
+    bench.fsync(ino, handle).await.expect("fsync");
+    bench.write(ino, handle, 0, b"more").await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!((bench.service.calls("GrantWrite"), bench.service.calls("Commit")), (1, 2));
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_needs_no_flush() {
+    let mut bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, &[1; 9000]).await.expect("write");
+    assert_eq!(bench.truncate(ino, 0).await.map(|attr| attr.size), Ok(0));
+    assert_eq!((bench.service.calls("Commit"), bench.arena.record_count()), (0, 0));
+    bench.write(ino, handle, 2, b"x").await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    bench.power_cut().await;
+    let handle = bench.open_as(ino, OpenFlags { truncate: false, ..READ_WRITE }).await;
+    assert_eq!(bench.read(ino, handle, 0, 100).await.expect("read"), b"\0\0x");
+    let handle = bench.open_as(ino, OpenFlags { truncate: true, ..READ_WRITE }).await;
+    assert_eq!(bench.read(ino, handle, 0, 100).await.expect("read"), b"");
+}
+
+#[tokio::test]
+async fn errors_of_data() {
+    let bench = Bench::new().await;
+    let (file, both) = bench.create("file").await;
+    let dir = bench.make(Ino::ROOT, "dir", NewKind::Directory).await;
+    let reader = bench.open_as(file, OpenFlags { write: false, ..READ_WRITE }).await;
+    let writer = bench.open_as(file, OpenFlags { read: false, ..READ_WRITE }).await;
+    let write = |ino, handle, offset| Op::Write { ino, handle, offset, data: vec![1; 10], kill_priv: false };
+    let allocate =
+        |handle, offset, len| Op::Fallocate { ino: file, handle, mode: FallocateMode::Allocate, offset, len };
+    let size = |ino, size| Op::SetAttr {
+        ino,
+        set: SetAttr { size: Some(size), ..SetAttr::default() },
+        kill_priv: false,
+    };
+    let top = i64::MAX as u64;
+    let cases = [
+        (write(file, reader, 0), Errno::EBADF),
+        (Op::Read { ino: file, handle: writer, offset: 0, len: 1 }, Errno::EBADF),
+        (write(dir, both, 0), Errno::EISDIR),
+        (Op::Read { ino: dir, handle: both, offset: 0, len: 1 }, Errno::EISDIR),
+        (write(file, both, top), Errno::EFBIG),
+        (write(file, both, u64::MAX - 3), Errno::EFBIG),
+        (allocate(reader, 0, 1), Errno::EBADF),
+        (allocate(both, 0, 0), Errno::EINVAL),
+        (allocate(both, top, 1), Errno::EFBIG),
+        (size(file, top + 1), Errno::EFBIG),
+        (size(dir, 0), Errno::EISDIR),
+        (size(Ino(999), 0), Errno::ESTALE),
+    ];
+    for (op, errno) in cases {
+        assert_eq!(bench.run(op.clone()).await, Err(errno), "{op:?}");
+    }
+    assert_eq!(bench.write(file, both, 0, b"").await, Ok(0));
+    assert_eq!(bench.attr(file).await.size, 0);
+}
+
+#[tokio::test]
+async fn attributes_are_remembered_only_while_nothing_is_to_come() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let ttl = async || bench.attr_ttl(ino).await.expect("attributes").1;
+    assert!(ttl().await > Duration::ZERO);
+    bench.write(ino, handle, 0, b"data").await.expect("write");
+    assert_eq!(ttl().await, Duration::ZERO, "times will be the server's");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert!(ttl().await > Duration::ZERO);
+    let op = Op::ReadDir { ino: Ino::ROOT, handle, after: 0, max: 9, plus: true };
+    bench.write(ino, handle, 0, b"more").await.expect("write");
+    let listed = bench.run(op).await;
+    assert!(
+        matches!(&listed, Ok(Outcome::Entries { ttl, entries })
+        if ttl.attr == Duration::ZERO && entries[2].attr.is_some_and(|attr| attr.size == 4)),
+        "{listed:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_read_moves_the_atime_once() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, b"data").await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    bench.clock.advance(Duration::from_secs(5));
+    let before = bench.attr(ino).await;
+    let reader = OpenFlags { write: false, ..READ_WRITE };
+    let opened = bench.run(Op::Open { ino, flags: reader }).await;
+    assert!(
+        matches!(opened, Ok(Outcome::Opened { keep_cache: false, .. })),
+        "the kernel must ask: {opened:?}"
+    );
+    bench.read(ino, handle, 0, 1).await.expect("read");
+    let (shown, ttl) = bench.attr_ttl(ino).await.expect("attributes");
+    assert!(shown.atime > before.mtime && ttl == Duration::ZERO);
+    bench.vfs.run_flusher(std::future::ready(())).await;
+    let stored = bench.attr(ino).await;
+    assert!(stored.atime >= shown.atime);
+    assert_eq!(bench.row(ino), Answer::Attr(stored));
+    let opened = bench.run(Op::Open { ino, flags: reader }).await;
+    assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
+    bench.read(ino, handle, 0, 1).await.expect("read");
+    bench.vfs.run_flusher(std::future::ready(())).await;
+    assert_eq!(bench.service.calls("Touch"), 1, "it is newer than the data now");
+
+    // A time that is set after a read is not taken back by it.
+    bench.write(ino, handle, 0, b"D").await.expect("write");
+    bench.clock.advance(Duration::from_secs(5));
+    bench.read(ino, handle, 0, 1).await.expect("read");
+    let set = SetAttr { atime: Some(SetTime::To(Nanos(77))), ..SetAttr::default() };
+    assert_eq!(bench.set(ino, set).await.map(|attr| attr.atime), Ok(Nanos(77)));
+    bench.vfs.run_flusher(std::future::ready(())).await;
+    assert_eq!(bench.attr(ino).await.atime, Nanos(77));
+}
+
+#[tokio::test]
+async fn a_write_without_the_right_to_keep_them_clears_set_id_bits() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+    for (before, after) in [(0o6755, 0o755), (0o6745, 0o2745)] {
+        bench.set(ino, mode(before)).await.expect("chmod");
+        let op = Op::Write { ino, handle, offset: 0, data: vec![1], kill_priv: true };
+        bench.run_as(op, 7).await.expect("write");
+        assert_eq!(bench.attr(ino).await.mode, after, "at once");
+        bench.fsync(ino, handle).await.expect("fsync");
+        assert_eq!(bench.attr(ino).await.mode, after);
+        assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.mode == after));
+    }
+    let op = Op::Write { ino, handle, offset: 0, data: vec![1], kill_priv: true };
+    bench.run_as(op, 7).await.expect("write");
+    bench.set(ino, mode(0o4755)).await.expect("chmod");
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert_eq!(bench.attr(ino).await.mode, 0o4755, "an earlier write does not clear what is set later");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_twice_is_accepted_once() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let ctx = bench.ctx(0);
+    let write = |data: &[u8]| Op::Write { ino, handle, offset: 0, data: data.to_vec(), kill_priv: false };
+    assert_eq!(bench.vfs.handle(write(b"first"), ctx).await, Ok(Outcome::Written(5)));
+    bench.write(ino, handle, 0, b"later").await.expect("write");
+    assert_eq!(bench.vfs.handle(write(b"first"), ctx).await, Ok(Outcome::Written(5)));
+    assert_eq!(bench.read(ino, handle, 0, 9).await.expect("read"), b"later");
+    assert_eq!(bench.arena.record_count(), 2);
+}
+
+#[tokio::test]
+async fn what_is_cached_is_answered_at_the_first_poll() {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, b"grant").await.expect("write");
+    bench.service.slow.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ops = [
+        Op::GetAttr { ino },
+        Op::Write { ino, handle, offset: 5, data: vec![1; 9000], kill_priv: false },
+        Op::Read { ino, handle, offset: 0, len: 100 },
+        Op::Open { ino, flags: READ_WRITE },
+        Op::Flush { ino, handle },
+        Op::Forget { ino, count: 0 },
+    ];
+    for op in ops {
+        let mut future = pin!(bench.vfs.handle(op.clone(), bench.ctx(0)));
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Ok(_))), "{op:?}: {polled:?}");
+    }
+}

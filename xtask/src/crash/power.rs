@@ -1,0 +1,196 @@
+//! Power cuts: of the disk below the data directory, under writers, and while the very first start makes it.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use super::disk::{self, Disk};
+use super::image::{Cut, Loss};
+use super::load::{Load, Running};
+use super::{Args, Outcome};
+use crate::random::Random;
+use crate::served::{Served, Up};
+use crate::test;
+
+/// Room for the data directory: the disk file, logs, rows.
+const DISK_BYTES: u64 = 4 << 30;
+const CAPACITY: &str = "1GiB";
+
+/// A cycle with fewer acknowledged syncs says nothing.
+const SYNCS_MIN: u64 = 50;
+
+/// How long a cycle may take to have seen enough.
+const ENOUGH_WITHIN: Duration = Duration::from_secs(90);
+
+/// The cut comes at a moment within this after a cycle has seen enough.
+const MOMENT_MAX_MS: u64 = 1500;
+
+/// The program outlives its disk by no more.
+const GONE_MAX_MS: u64 = 200;
+
+/// Logs and beats so small that a few seconds of writing purge and checkpoint.
+pub const TUNING: &str =
+    "beat_commands=100,beat_ms=300,raft_log_bytes=16777216,journal_bytes=8388608,segment_bytes=1048576";
+
+fn up_on(scratch: &Path, disk: &Disk) -> Up {
+    let mut up = Up::in_folder(scratch, CAPACITY);
+    up.data = disk.folder().join("data");
+    up.tuning = TUNING.into();
+    up
+}
+
+/// What a running `up` has done since its start.
+struct Seen {
+    purges: u64,
+    checkpoints: u64,
+}
+
+fn seen(served: &Served) -> anyhow::Result<Seen> {
+    let status = served.status()?;
+    let checkpoints = status["disks"].as_array().context("the status names no disks")?;
+    Ok(Seen {
+        purges: status["metadata"]["purges"].as_u64().context("the status counts no purges")?,
+        checkpoints: checkpoints.iter().filter_map(|disk| disk["checkpoints"].as_u64()).sum(),
+    })
+}
+
+/// Cuts the power under writers, `args.cycles` times on one data directory.
+pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    if args.cycles == 0 {
+        return Ok(outcome);
+    }
+    disk::prove(&test::empty_scratch("crash-proof")?).context("does the disk forget?")?;
+    let mut disk = Disk::new(scratch, DISK_BYTES)?;
+    let up = up_on(scratch, &disk);
+    let mut served = up.start()?;
+    let mut load = Load::new(served.mount(), args.seed)?;
+    let mut forgotten = 0;
+    for cycle in 0..args.cycles {
+        let mut random = Random::new(args.seed.wrapping_add(cycle));
+        let loss = Loss::choose(&mut random);
+        let began = Instant::now();
+        let ((cut, seen), syncs) =
+            load.run(&up.mount, |running| cut_at_random(running, served, &disk, loss, &mut random))?;
+        forgotten += cut.lost + cut.torn;
+        disk.come_back().context("bring the disk back")?;
+        if cycle % 2 == 1 {
+            // Whoever looks before the next start finds it clean too.
+            up.fsck().with_context(|| format!("right after power cut {cycle}"))?;
+        }
+        served = up.start().with_context(|| format!("start after cut {cycle}"))?;
+        let restart = served.start_took();
+        let checked = load.check().with_context(|| format!("after power cut {cycle} ({loss:?})"))?;
+        println!(
+            "crash: cut {}/{}: {loss:?}: {} blocks lost, {} kept, {} torn; {syncs} syncs, {} purges, {} checkpoints; \
+             {} names and {:.1} MB right after {:.1} s restart ({:.0} s)",
+            cycle + 1,
+            args.cycles,
+            cut.lost,
+            cut.kept,
+            cut.torn,
+            seen.purges,
+            seen.checkpoints,
+            checked.names,
+            checked.bytes as f64 / 1e6,
+            restart.as_secs_f64(),
+            began.elapsed().as_secs_f64()
+        );
+        ensure!(syncs >= SYNCS_MIN, "void: only {syncs} syncs in cycle {cycle}, {SYNCS_MIN} are the least");
+        ensure!(seen.purges > 0, "void: the log was not purged in cycle {cycle}");
+        ensure!(seen.checkpoints > 0, "void: no checkpoint in cycle {cycle}");
+        served.stop()?;
+        up.fsck().with_context(|| format!("after power cut {cycle}"))?;
+        outcome.passed += 1;
+        outcome.syncs += syncs;
+        served = up.start()?;
+    }
+    served.stop()?;
+    ensure!(forgotten > 0, "no cut took anything away: did the disk forget at all?");
+    outcome
+        .notes
+        .push(format!("{} power cuts, {} syncs, {forgotten} blocks forgotten", args.cycles, outcome.syncs));
+    Ok(outcome)
+}
+
+fn cut_at_random(
+    running: &Running<'_>,
+    served: Served,
+    disk: &Disk,
+    loss: Loss,
+    random: &mut Random,
+) -> anyhow::Result<(Cut, Seen)> {
+    let mut last = seen(&served)?;
+    running.wait(ENOUGH_WITHIN, || {
+        last = seen(&served)?;
+        Ok(running.syncs() >= SYNCS_MIN && last.purges > 0 && last.checkpoints > 0)
+    })?;
+    std::thread::sleep(Duration::from_millis(random.below(MOMENT_MAX_MS)));
+    running.begin();
+    let cut = disk.cut(loss, random)?;
+    // The machine is gone a moment later than its disk: what it still acknowledges has to be true all the same.
+    std::thread::sleep(Duration::from_millis(random.below(GONE_MAX_MS)));
+    served.kill()?;
+    Ok((cut, last))
+}
+
+/// Cuts the power while a data directory is made, each time a new one.
+pub fn first_starts(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    if args.first_start == 0 {
+        return Ok(outcome);
+    }
+    let whole = {
+        let disk = Disk::new(scratch, DISK_BYTES)?;
+        let up = up_on(scratch, &disk);
+        let mut served = up.spawn()?;
+        let took = served.wait_ready()?;
+        served.stop()?;
+        took
+    };
+    let mut before_ready = 0;
+    for number in 0..args.first_start {
+        let mut random = Random::new(args.seed.wrapping_add(1000 + number));
+        let loss = Loss::choose(&mut random);
+        let mut disk = Disk::new(scratch, DISK_BYTES)?;
+        let up = up_on(scratch, &disk);
+        let served = up.spawn()?;
+        // Spread over the start: one cut in each of its parts.
+        let part = whole / args.first_start as u32;
+        let moment = part * number as u32 + part.mul_f64(random.below(100) as f64 / 100.0);
+        std::thread::sleep(moment);
+        let cut = disk.cut(loss, &mut random)?;
+        before_ready += u64::from(!served.was_ready());
+        served.kill()?;
+        disk.come_back().context("bring the disk back")?;
+        let served =
+            up.start().with_context(|| format!("start after first-start cut {number} at {moment:?}"))?;
+        let mut load = Load::new(served.mount(), args.seed)?;
+        load.run(&up.mount, |running| {
+            running.wait(ENOUGH_WITHIN, || Ok(running.syncs() >= SYNCS_MIN))?;
+            running.begin();
+            Ok(())
+        })?;
+        load.check()?;
+        served.stop()?;
+        up.fsck().with_context(|| format!("after first-start cut {number}"))?;
+        println!(
+            "crash: first start {}/{}: cut after {} of {} ms, {loss:?}: {} blocks lost, {} kept, {} torn; usable and clean",
+            number + 1,
+            args.first_start,
+            moment.as_millis(),
+            whole.as_millis(),
+            cut.lost,
+            cut.kept,
+            cut.torn
+        );
+        outcome.passed += 1;
+    }
+    ensure!(before_ready > 0, "no cut came before the start was ready");
+    outcome.notes.push(format!(
+        "{} cuts during the first start, {before_ready} before it was ready",
+        args.first_start
+    ));
+    Ok(outcome)
+}
