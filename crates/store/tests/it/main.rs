@@ -3,4 +3,5 @@
 mod bench;
 mod faults;
 mod life;
+mod real;
 mod refusals;
