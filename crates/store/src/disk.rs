@@ -8,7 +8,8 @@ use device::{BlockDev, Durability, IoBuf, IoClass, IoError};
 use journal::{Log, Shape};
 use types::{BLOCK, ByteOffset, ByteSize, FragmentId};
 
-use crate::commit::{Driver, no_checkpoint};
+use crate::checkpointer::no_checkpoint;
+use crate::commit::Driver;
 use crate::error::{Damage, FormatError, GrowError, OpenError};
 use crate::layout::{ClusterId, DiskId, FormatOptions, Layout};
 use crate::roots;

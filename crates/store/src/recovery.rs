@@ -17,7 +17,8 @@ use types::{BLOCK, FragmentId, GroupId};
 
 use crate::alloc::Allocator;
 use crate::checkpoint::{self, CheckpointRecord, Group};
-use crate::commit::{Beat, Checkpointer, Driver};
+use crate::checkpointer::{Beat, Checkpointer};
+use crate::commit::Driver;
 use crate::disk::{OpenOptions, RecoveryReport, journal_error, shape_of};
 use crate::error::{Damage, OpenError};
 use crate::fragments::ReadError;

@@ -68,7 +68,8 @@ impl Model {
             }
             let there = store.entry(&id(*counter)).is_some();
             let found = events.iter().rev().find(|event| event.state.is_some() == there);
-            let (state, bytes) = found.map_or((None, Rc::from([])), |event| (event.state, event.bytes.clone()));
+            let (state, bytes) =
+                found.map_or((None, Rc::from([])), |event| (event.state, event.bytes.clone()));
             events.push(Event { began: at, acknowledged: Some(at), state, bytes });
         }
     }
@@ -94,7 +95,8 @@ impl Model {
                 Ok(None) if allowed.contains(&None) => {}
                 Ok(Some(bytes)) if allowed.iter().flatten().any(|(_, right)| **right == bytes[..]) => {}
                 Ok(found) => {
-                    let found = found.map_or("is lost".to_owned(), |bytes| format!("has {} bytes", bytes.len()));
+                    let found =
+                        found.map_or("is lost".to_owned(), |bytes| format!("has {} bytes", bytes.len()));
                     let promised: Vec<_> =
                         allowed.iter().map(|state| state.map(|(state, _)| state)).collect();
                     return Err(format!("fragment {counter} {found}: promised was one of {promised:?}"));
