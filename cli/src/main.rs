@@ -1,2 +1,7 @@
-//! The holdfast command.
-fn main() {}
+//! The `holdfast` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

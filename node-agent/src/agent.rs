@@ -120,6 +120,8 @@ pub struct DiskStatus {
     pub free: u64,
     /// How many there are.
     pub fragments: u64,
+    /// Checkpoints of its index since it was opened.
+    pub checkpoints: u64,
     /// How often the disk was opened.
     pub incarnation: u64,
     /// A write or a flush failed: everything on it waits until it is opened anew.
@@ -236,6 +238,7 @@ impl Disk {
             used: self.store.used(),
             free: self.store.free(),
             fragments: self.store.fragments(),
+            checkpoints: self.store.checkpoints(),
             incarnation: self.store.incarnation(),
             failed: self.store.is_poisoned(),
         }

@@ -73,6 +73,14 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// A test that failed leaves no dead mount behind; otherwise there is nothing to take away.
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount(&self.dir, flags);
+    }
+}
+
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 + at / 4096 + seed) as u8).collect()
 }

@@ -79,6 +79,8 @@ pub struct Figures {
     pub synced: Option<Position>,
     /// The first entry that the log holds, or would hold.
     pub log_first: u64,
+    /// How often the log was purged since it was opened.
+    pub purges: u64,
     /// Bytes of the log in use.
     pub log_used: u64,
     /// Bytes that the log has.
@@ -186,6 +188,7 @@ impl<R: RowStore> Partition<R> {
             applied: *self.progress.applied.borrow(),
             synced: self.progress.synced().and_then(|applied| applied.position),
             log_first: self.log.contents().first(),
+            purges: self.log.purges.load(Ordering::Relaxed),
             log_used,
             log_capacity,
             unsynced_bytes: self.rows.unsynced_bytes(),

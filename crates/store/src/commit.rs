@@ -8,21 +8,21 @@ use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use device::{Durability, IoError};
-use journal::{AppendError, Batch, Log, Lsn, Room};
+use journal::{AppendError, Batch, Log, Room};
 use planted::Bug;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use types::FragmentId;
 
-use crate::checkpoint;
+use crate::checkpointer::{Beat, Checkpointer, checkpoint_is_due};
 use crate::error::CloseError;
 use crate::record::Record;
 use crate::shared::{Op, Shared};
-use crate::superblock::{CheckpointRef, State, Superblock};
+use crate::superblock::{State, Superblock};
 
 /// Idle for so long, the store writes down what is durable.
 const IDLE: Duration = Duration::from_millis(10);
@@ -48,28 +48,6 @@ impl Drop for Ends {
         // The queue goes first: who is admitted after that finds it gone.
         self.queue = None;
         self.shared.in_flight().clear();
-    }
-}
-
-/// What the two loops of a driver tell each other.
-pub(crate) struct Beat {
-    /// All records below it are in the index, and durable.
-    applied: AtomicU64,
-    /// A checkpoint is wanted.
-    wanted: Notify,
-    /// Journal segments were given back, or never will be.
-    freed: Notify,
-    stop: AtomicBool,
-}
-
-impl Beat {
-    pub(crate) fn new(applied: Lsn) -> Beat {
-        Beat {
-            applied: AtomicU64::new(applied.0),
-            wanted: Notify::new(),
-            freed: Notify::new(),
-            stop: AtomicBool::new(false),
-        }
     }
 }
 
@@ -298,7 +276,9 @@ impl Committer<'_> {
             }
             append.written.await?;
             if planted::is(Bug::AckBeforeFlush) {
-                self.acknowledge(&gathered.ops);
+                for op in gathered.ops.drain(..) {
+                    self.apply(op, &early);
+                }
             }
             self.shared.dev.flush().await?;
             self.log.flushed(append.end);
@@ -323,7 +303,24 @@ impl Committer<'_> {
             self.beat.wanted.notify_one();
             self.beat.freed.notified().await;
             self.shared.check_not_poisoned()?;
+            let usage = self.log.usage();
+            if usage.used >= usage.capacity {
+                self.vouch().await?;
+            }
         }
+    }
+
+    /// Segments are given back when a durable batch says that they were durable. If the last one cannot say so of
+    /// itself, a stamp does.
+    async fn vouch(&self) -> Result<(), IoError> {
+        let stamp = self.log.append(self.log.batch(), Durability::Buffered, Room::Reserve);
+        let stamp = stamp.map_err(|error| self.cannot_append(error))?;
+        stamp.written.await?;
+        self.shared.dev.flush().await?;
+        self.log.flushed(stamp.end);
+        // It changes nothing, so a checkpoint has all of it, and the segments before it are not needed.
+        self.beat.applied.store(stamp.end.0, Ordering::Release);
+        Ok(())
     }
 
     fn cannot_append(&self, error: AppendError) -> IoError {
@@ -379,20 +376,6 @@ impl Committer<'_> {
         }
     }
 
-    /// The planted bug of an acknowledgement before the flush.
-    fn acknowledge(&self, ops: &[Op]) {
-        let mut in_flight = self.shared.in_flight();
-        for op in ops {
-            if let Op::Put { id, .. } = op
-                && let Some(flight) = in_flight.get_mut(id)
-            {
-                for answer in flight.waiting.drain(..) {
-                    let _ = answer.send(Ok(()));
-                }
-            }
-        }
-    }
-
     /// The planted bug of a reuse before the delete's flush: the blocks are handed out at once. Without the bug, nothing.
     fn reuse_early(&self, ops: &[Op]) -> HashSet<FragmentId> {
         let mut early = HashSet::new();
@@ -410,76 +393,4 @@ impl Committer<'_> {
         }
         early
     }
-}
-
-/// Whether the journal is half full, and a checkpoint would give something back.
-fn checkpoint_is_due(log: &Log) -> bool {
-    let usage = log.usage();
-    usage.used >= (usage.capacity / 2).max(2 * u64::from(log.shape().segment_bytes))
-}
-
-/// Takes checkpoints; the only one who updates the superblock of an open disk.
-pub(crate) struct Checkpointer<'a> {
-    pub(crate) shared: &'a Arc<Shared>,
-    pub(crate) log: &'a Log,
-    pub(crate) beat: &'a Beat,
-    pub(crate) superblock: Superblock,
-}
-
-impl Checkpointer<'_> {
-    /// Takes one whenever it is wanted, until told to stop.
-    async fn run(&mut self) -> Result<(), IoError> {
-        loop {
-            self.beat.wanted.notified().await;
-            if self.beat.stop.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            let taken = if checkpoint_is_due(self.log) { self.take(State::Open).await } else { Ok(()) };
-            if let Err(error) = &taken {
-                self.shared.poison(error);
-            }
-            self.beat.freed.notify_one();
-            taken?;
-        }
-    }
-
-    /// Copies the index shard by shard into the idle area while puts go on, then lets the superblock name it, and only
-    /// then gives journal segments back.
-    pub(crate) async fn take(&mut self, state: State) -> Result<(), IoError> {
-        let shared = self.shared;
-        let old = self.superblock;
-        let slot = if old.checkpoint.len == 0 { 0 } else { 1 - old.checkpoint.slot };
-        let area = shared.layout.checkpoints[slot as usize];
-        let sequence = old.sequence + 1;
-        let mut writer = checkpoint::Writer::new(&*shared.dev, shared.disk, area, sequence);
-        let journal_from = self.beat.applied.load(Ordering::Acquire);
-        for shard in 0..crate::index::SHARDS {
-            // Together, with no wait between them: the copy has just what is applied.
-            let lsn = self.beat.applied.load(Ordering::Acquire);
-            let entries = shared.index.copy_shard(shard);
-            writer.shard(shard as u32, lsn, &entries).await?;
-        }
-        let groups: Vec<_> = shared.groups().iter().map(|(id, group)| (*id, *group)).collect();
-        for (id, group) in groups {
-            writer.group(id, group).await?;
-        }
-        let checkpoint = writer.finish(slot, journal_from).await?;
-        shared.dev.flush().await?;
-        self.name(Superblock { checkpoint, sequence, state, ..old }).await?;
-        self.log.free_before(Lsn(journal_from));
-        Ok(())
-    }
-
-    /// Writes the superblock. What the old one named may be reused when this returns.
-    pub(crate) async fn name(&mut self, superblock: Superblock) -> Result<(), IoError> {
-        let superblock = Superblock { journal_flushed: self.log.flushed_mark().0, ..superblock };
-        crate::roots::write(&*self.shared.dev, &superblock).await?;
-        self.superblock = superblock;
-        Ok(())
-    }
-}
-
-/// No checkpoint: the index starts empty, and the journal at its first place.
-pub(crate) fn no_checkpoint(journal_from: Lsn) -> CheckpointRef {
-    CheckpointRef { journal_from: journal_from.0, ..CheckpointRef::default() }
 }

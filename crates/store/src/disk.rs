@@ -8,7 +8,8 @@ use device::{BlockDev, Durability, IoBuf, IoClass, IoError};
 use journal::{Log, Shape};
 use types::{BLOCK, ByteOffset, ByteSize, FragmentId};
 
-use crate::commit::{Driver, no_checkpoint};
+use crate::checkpointer::no_checkpoint;
+use crate::commit::Driver;
 use crate::error::{Damage, FormatError, GrowError, OpenError};
 use crate::layout::{ClusterId, DiskId, FormatOptions, Layout};
 use crate::roots;
@@ -118,10 +119,11 @@ pub async fn open(
     let copies = roots::read_copies(&*dev).await;
     let superblock = roots::pick(&copies, dev.geometry().bytes)?;
     check_identity(&superblock, &options)?;
-    let intact = copies.iter().filter(|copy| copy.found.as_ref() == Ok(&superblock)).count();
+    let stray = roots::stray(&copies, &superblock);
     let clock_after = Arc::clone(&clock);
-    let (store, driver, mut report) = crate::recovery::recover(dev, clock, superblock, options).await?;
-    report.copies_healed = 4_u32.saturating_sub(intact as u32);
+    let (store, driver, mut report) =
+        crate::recovery::recover(dev, clock, superblock, options, &stray).await?;
+    report.copies_healed = stray.len() as u32;
     report.took = clock_after.elapsed().saturating_sub(started);
     Ok((store, driver, report))
 }

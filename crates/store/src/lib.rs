@@ -10,6 +10,7 @@
 mod alloc;
 mod bytes;
 mod checkpoint;
+mod checkpointer;
 mod commit;
 pub mod describe;
 mod disk;

@@ -6,7 +6,7 @@
 //! fragment from then on, so doing it again changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use clock::Clock;
@@ -17,7 +17,8 @@ use types::{BLOCK, FragmentId, GroupId};
 
 use crate::alloc::Allocator;
 use crate::checkpoint::{self, CheckpointRecord, Group};
-use crate::commit::{Beat, Checkpointer, Driver};
+use crate::checkpointer::{Beat, Checkpointer};
+use crate::commit::Driver;
 use crate::disk::{OpenOptions, RecoveryReport, journal_error, shape_of};
 use crate::error::{Damage, OpenError};
 use crate::fragments::ReadError;
@@ -42,6 +43,7 @@ pub(crate) async fn recover(
     clock: Arc<dyn Clock>,
     found: Superblock,
     options: OpenOptions,
+    stray: &[u32],
 ) -> Result<(Store, Driver, RecoveryReport), OpenError> {
     let read_only = options.read_only || found.unknown_ro_compat() != 0;
     let index = Index::new();
@@ -76,6 +78,7 @@ pub(crate) async fn recover(
 
     let mut superblock = found;
     if let Some(log) = &log {
+        crate::roots::heal(&*shared.dev, &found, stray).await?;
         superblock = settle(&shared, log, found, undo).await?;
         report.incarnation = superblock.incarnation;
         report.flushed = superblock.journal_flushed;
@@ -185,6 +188,7 @@ fn assemble(
         delete_ids_max: ((batch_bytes - 64) / 40).min(1024),
         read_only,
         poisoned: AtomicBool::new(false),
+        checkpoints: AtomicU64::new(0),
         closed: AtomicBool::new(false),
     }
 }

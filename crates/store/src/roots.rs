@@ -126,6 +126,31 @@ pub(crate) async fn write(dev: &dyn BlockDev, superblock: &Superblock) -> Result
     write_pair(dev, superblock, [2, 3]).await
 }
 
+/// Which copies are not `superblock`, 0 to 3.
+pub(crate) fn stray(copies: &[Copy], superblock: &Superblock) -> Vec<u32> {
+    let places = Superblock::places(superblock.disk_bytes);
+    let intact = |number: &u32| {
+        let at = places[*number as usize];
+        copies.iter().any(|copy| copy.at == at && copy.found.as_ref() == Ok(superblock))
+    };
+    (0..4).filter(|number| !intact(number)).collect()
+}
+
+/// Writes stray copies anew and touches no other: an update relies on the pair that it does not write. Durable on
+/// return.
+pub(crate) async fn heal(dev: &dyn BlockDev, superblock: &Superblock, stray: &[u32]) -> Result<(), IoError> {
+    if stray.is_empty() {
+        return Ok(());
+    }
+    let places = Superblock::places(superblock.disk_bytes);
+    for number in stray {
+        let at = ByteOffset(places[*number as usize]);
+        let block = vec![superblock.encode(*number)];
+        dev.write(at, block, Durability::Buffered, IoClass::Log).await?;
+    }
+    dev.flush().await
+}
+
 /// Writes two copies and flushes.
 pub(crate) async fn write_pair(
     dev: &dyn BlockDev,

@@ -1,7 +1,7 @@
 //! What callers and the driver of a store share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clock::Clock;
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) delete_ids_max: usize,
     pub(crate) read_only: bool,
     pub(crate) poisoned: AtomicBool,
+    /// Checkpoints that were taken since the open.
+    pub(crate) checkpoints: AtomicU64,
     pub(crate) closed: AtomicBool,
 }
 

@@ -83,6 +83,11 @@ impl Store {
         self.shared.alloc.free() * BLOCK
     }
 
+    /// How many checkpoints of the index were taken since the open.
+    pub fn checkpoints(&self) -> u64 {
+        self.shared.checkpoints.load(Ordering::Relaxed)
+    }
+
     /// Whether the disk failed: everything answers [`IoError::Gone`] until it is opened anew.
     pub fn is_poisoned(&self) -> bool {
         self.shared.poisoned.load(Ordering::Acquire)

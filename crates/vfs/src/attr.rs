@@ -7,7 +7,7 @@ use namespace::{Answer, Attr, Command, FileKind, Query, Reply, SetAttr};
 use types::{Errno, Ino};
 
 use crate::errno;
-use crate::node::{Node, has_data};
+use crate::node::{Asked, Node, has_data};
 use crate::op::{Ctx, Outcome, TimeToLive};
 use crate::vfs::Vfs;
 
@@ -174,19 +174,34 @@ impl Vfs {
         // A utimes call must not be overtaken by a read that came before it.
         let _not_while_set = node.size.read().await;
         if node.state().touched.is_none() {
-            return;
+            return self.touch_is_done(node, None);
         }
         // Whether the atime moves is judged by the mtime, which must be in the rows for that.
         let _told_elsewhere = self.flush_node(node).await;
         let asked = self.table.asked();
         let reply = self.call(Command::Touch { ino: node.ino }).await;
+        let stored = match reply {
+            Ok(Reply::Attr(attr)) => Some((asked, attr)),
+            Ok(other) => {
+                errno::of_wrong_reply(&other);
+                None
+            }
+            // An atime that is lost is no error to anybody; a session that ended has been told of.
+            Err(error) => {
+                tracing::debug!(ino = node.ino.0, %error, "an atime was not stored");
+                None
+            }
+        };
+        self.touch_is_done(node, stored);
+    }
+
+    /// The node's atime is stored, or need not be.
+    fn touch_is_done(&self, node: &Node, stored: Option<(Asked, Attr)>) {
         let mut state = node.state();
         state.touched = None;
-        match reply {
-            Ok(Reply::Attr(attr)) => state.store(asked, attr),
-            Ok(other) => drop(errno::of_wrong_reply(&other)),
-            // An atime that is lost is no error to anybody; a session that ended has been told of.
-            Err(error) => tracing::debug!(ino = node.ino.0, %error, "an atime was not stored"),
+        if let Some((asked, attr)) = stored {
+            state.store(asked, attr);
         }
+        self.touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&node.ino);
     }
 }

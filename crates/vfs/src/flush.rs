@@ -32,6 +32,35 @@ struct Before {
     inline: Vec<u8>,
 }
 
+/// What was charged for the writes that a flush stores. Given back to the node if the flush fails or is dropped.
+struct TakenCharge<'a> {
+    vfs: &'a Vfs,
+    node: &'a Node,
+    bytes: u64,
+}
+
+impl<'a> TakenCharge<'a> {
+    fn take(vfs: &'a Vfs, node: &'a Node) -> TakenCharge<'a> {
+        let mut state = node.state();
+        // Blocks that are written from here on are charged anew: this flush may not hold them.
+        state.charged_run = (0, 0);
+        let bytes = std::mem::take(&mut state.charge);
+        TakenCharge { vfs, node, bytes }
+    }
+
+    fn release(mut self) {
+        self.vfs.space.release(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl Drop for TakenCharge<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.node.state().charge += self.bytes;
+        }
+    }
+}
+
 impl Vfs {
     /// Makes everything durable that was accepted for a file before this was called.
     pub(crate) async fn flush_node(&self, node: &Node) -> Result<(), Errno> {
@@ -45,19 +74,14 @@ impl Vfs {
     /// As [`Vfs::flush_node`], by who holds the node's `flush` lock.
     pub(crate) async fn flush_all_of(&self, node: &Node, _alone: &MutexGuard<'_, ()>) -> Result<(), Errno> {
         let Some(dirty) = self.arena.summary(node.ino) else { return Ok(()) };
-        // Blocks that are written from here on are charged anew: this flush may not hold them.
-        let charge = {
-            let mut state = node.state();
-            state.charged_run = (0, 0);
-            std::mem::take(&mut state.charge)
-        };
+        let charge = TakenCharge::take(self, node);
         let result = match self.broken.get() {
             Some(errno) => Err(*errno),
             None => self.flush_through(node, dirty.last).await,
         };
         match result {
             Ok(()) => {
-                self.space.release(charge);
+                charge.release();
                 node.state().failing = None;
                 self.flushes.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -65,7 +89,6 @@ impl Vfs {
             Err(errno) => {
                 let now = self.clock.elapsed();
                 let mut state = node.state();
-                state.charge += charge;
                 let delay = state.failing.map_or(RETRY_FIRST, |failing| failing.delay);
                 state.failing = Some(Failing { errno, next: now + delay, delay: (delay * 2).min(RETRY_MAX) });
                 drop(state);

@@ -134,7 +134,7 @@ impl Vfs {
     }
 
     async fn store_touches(&self) {
-        let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let stores = stream::iter(touched).map(|ino| async move {
             let node = self.node(ino);
             self.store_touch(&node).await;

@@ -68,8 +68,7 @@ pub(crate) struct Failing {
 }
 
 /// A moment of the mount, taken before something is asked that answers attributes: the count of events after which an
-/// earlier answer may be old. They are changes whose outcome
-/// for some inode was not told, and nodes that were forgotten.
+/// earlier answer may be old: changes whose outcome for some inode was not told, and nodes that were forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Asked(pub(crate) u64);
 

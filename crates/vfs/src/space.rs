@@ -82,6 +82,11 @@ impl Space {
         self.known().shrank = true;
     }
 
+    /// What accepted writes may take, in bytes.
+    pub(crate) fn charged(&self) -> u64 {
+        self.known().charged
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +171,7 @@ impl Vfs {
 
     pub(crate) async fn statfs(&self) -> Result<Outcome, Errno> {
         let volume = self.look_at_space().await?;
-        let charged = self.space.known().charged;
+        let charged = self.space.charged();
         let free = volume.limit.saturating_sub(volume.used + charged);
         let free = free.min(self.extents.space().free.saturating_sub(charged)) / BLOCK;
         let blocks = (volume.limit / BLOCK).max(free);

@@ -136,7 +136,8 @@ async fn a_disk_that_cannot_be_used_leaves_none_open() {
         OpenError::Device(device::OpenError::Missing { path }) => assert_eq!(path, gone[1]),
         other => panic!("{other}"),
     }
-    let agent = NodeAgent::open(&[good.clone()], &clock(), options()).await.expect("it is free again");
+    let agent =
+        NodeAgent::open(std::slice::from_ref(&good), &clock(), options()).await.expect("it is free again");
     assert!(agent.disks()[0].recovery().was_closed);
     match NodeAgent::open(&[good], &clock(), options()).await.expect_err("held") {
         OpenError::Device(device::OpenError::Held { .. }) => {}

@@ -17,6 +17,9 @@ use crate::{served, shell};
 /// How long the kernel may take to let go of a device.
 const RELEASED_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a cut waits for a busy moment.
+const BUSY_WITHIN: Duration = Duration::from_millis(500);
+
 /// The disk. Dropped, it is taken apart, whatever state it is in.
 pub struct Disk {
     file: ImageFile,
@@ -59,6 +62,20 @@ impl Disk {
     /// Cuts the power; everything on it fails from now on.
     pub fn cut(&self, loss: Loss, random: &mut Random) -> anyhow::Result<Cut> {
         self.file.cut(loss, random).context("cut the power")
+    }
+
+    /// As [`Disk::cut`], at a moment at which at least `blocks` wait for a flush, if there is one soon.
+    pub fn cut_busy(&self, blocks: usize, loss: Loss, random: &mut Random) -> anyhow::Result<Cut> {
+        let began = Instant::now();
+        while self.file.unflushed() < blocks && began.elapsed() < BUSY_WITHIN {
+            std::hint::spin_loop();
+        }
+        self.cut(loss, random)
+    }
+
+    /// From now on it forgets what it flushes too.
+    pub fn lie(&self) {
+        self.file.lie();
     }
 
     /// Takes the dead filesystem and device away, and brings them back with what the disk has kept. Nobody may use

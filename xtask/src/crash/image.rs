@@ -66,6 +66,7 @@ pub struct Image {
     len: u64,
     unflushed: BTreeMap<u64, Vec<Block>>,
     powered: bool,
+    lying: bool,
 }
 
 impl Image {
@@ -73,7 +74,7 @@ impl Image {
     pub fn new(stable: File, len: u64) -> io::Result<Image> {
         assert!(len.is_multiple_of(BLOCK), "a disk has whole blocks");
         stable.set_len(len)?;
-        Ok(Image { stable, len, unflushed: BTreeMap::new(), powered: true })
+        Ok(Image { stable, len, unflushed: BTreeMap::new(), powered: true, lying: false })
     }
 
     /// Its length in bytes.
@@ -119,11 +120,24 @@ impl Image {
     /// Makes everything that was written stable.
     pub fn flush(&mut self) -> io::Result<()> {
         self.check_power()?;
+        if self.lying {
+            return Ok(());
+        }
         for (block, versions) in std::mem::take(&mut self.unflushed) {
             let latest = versions.last().expect("a block that is remembered has a version");
             self.stable.write_all_at(&latest[..], block * BLOCK)?;
         }
         Ok(())
+    }
+
+    /// From now on a flush succeeds and does nothing, as on a disk whose cache lies.
+    pub fn lie(&mut self) {
+        self.lying = true;
+    }
+
+    /// How many blocks wait for a flush.
+    pub fn unflushed(&self) -> usize {
+        self.unflushed.len()
     }
 
     /// Cuts the power: from now on everything fails, until [`Image::revive`].
@@ -246,6 +260,18 @@ mod tests {
         );
         let mixed = bytes.chunks(BLOCK as usize).filter(|block| block.contains(&0) && block.contains(&1));
         assert!(mixed.count() > 0, "some block is mixed");
+    }
+
+    #[test]
+    fn a_lying_disk_flushes_nothing() {
+        let mut disk = disk();
+        disk.lie();
+        disk.write(0, b"flushed").expect("write");
+        disk.flush().expect("it says that it did");
+        assert_eq!(disk.unflushed(), 1);
+        disk.cut(Loss::All, &mut Random::new(4)).expect("cut");
+        disk.revive();
+        assert_eq!(disk.read(0, 7).expect("read"), [0; 7]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -22,6 +22,13 @@ const FILE_INO: INodeNo = INodeNo(2);
 /// The kernel asks for nothing twice: nothing changes but content.
 const VALID: Duration = Duration::from_secs(3600);
 
+/// How long a flush takes. Other writes arrive in the meantime, as on a real disk; without it a cut would hardly ever
+/// find a write that waits for its flush.
+const FLUSH: Duration = Duration::from_millis(1);
+
+/// Enough that writes go on while flushes wait.
+const THREADS: usize = 4;
+
 /// A served disk; dropped, it goes away with all that is on it.
 pub struct ImageFile {
     image: Arc<Mutex<Image>>,
@@ -35,6 +42,7 @@ impl ImageFile {
         let image = Arc::new(Mutex::new(image));
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("forgetful".into()), MountOption::RW];
+        config.n_threads = Some(THREADS);
         let session = fuser::spawn_mount(OneFile { image: Arc::clone(&image) }, folder, &config)
             .context("mount the forgetful disk")?;
         Ok(ImageFile { image, path: folder.join(FILE), _session: session })
@@ -47,12 +55,26 @@ impl ImageFile {
 
     /// Cuts the power.
     pub fn cut(&self, loss: Loss, random: &mut Random) -> io::Result<Cut> {
-        self.image.lock().unwrap_or_else(PoisonError::into_inner).cut(loss, random)
+        self.image().cut(loss, random)
     }
 
     /// Gives it power again.
     pub fn revive(&self) {
-        self.image.lock().unwrap_or_else(PoisonError::into_inner).revive();
+        self.image().revive();
+    }
+
+    /// From now on it says that it flushes, and does not.
+    pub fn lie(&self) {
+        self.image().lie();
+    }
+
+    /// How many blocks wait for a flush.
+    pub fn unflushed(&self) -> usize {
+        self.image().unflushed()
+    }
+
+    fn image(&self) -> MutexGuard<'_, Image> {
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,6 +181,7 @@ impl Filesystem for OneFile {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        std::thread::sleep(FLUSH);
         match self.with(Image::flush) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),

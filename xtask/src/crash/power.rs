@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::disk::{self, Disk};
 use super::image::{Cut, Loss};
@@ -25,6 +25,12 @@ const ENOUGH_WITHIN: Duration = Duration::from_secs(90);
 
 /// The cut comes at a moment within this after a cycle has seen enough.
 const MOMENT_MAX_MS: u64 = 1500;
+
+/// Blocks that wait for a flush at a busy moment.
+const BUSY_BLOCKS_MAX: u64 = 200;
+
+/// Syncs before a disk begins to lie, and after.
+const SYNCS_LIE: u64 = 100;
 
 /// The program outlives its disk by no more.
 const GONE_MAX_MS: u64 = 200;
@@ -62,6 +68,7 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
         return Ok(outcome);
     }
     disk::prove(&test::empty_scratch("crash-proof")?).context("does the disk forget?")?;
+    catches_a_lie(args, &test::empty_scratch("crash-lie")?)?;
     let mut disk = Disk::new(scratch, DISK_BYTES)?;
     let up = up_on(scratch, &disk);
     let mut served = up.start()?;
@@ -114,6 +121,31 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// On a disk that forgets what it flushed, something must be found to be lost: else the check is blind.
+fn catches_a_lie(args: &Args, scratch: &Path) -> anyhow::Result<()> {
+    let mut disk = Disk::new(scratch, DISK_BYTES)?;
+    let up = up_on(scratch, &disk);
+    let served = up.start()?;
+    let mut load = Load::new(served.mount(), args.seed)?;
+    load.run(&up.mount, |running| {
+        running.wait(ENOUGH_WITHIN, || Ok(running.syncs() >= SYNCS_LIE))?;
+        disk.lie();
+        let told = running.wait(ENOUGH_WITHIN, || Ok(running.syncs() >= 3 * SYNCS_LIE))?;
+        ensure!(told, "nothing was synced on the lying disk");
+        running.begin();
+        disk.cut(Loss::All, &mut Random::new(args.seed))?;
+        served.kill()
+    })?;
+    disk.come_back().context("bring the lying disk back")?;
+    match up.start().and_then(|served| load.check().map(|_| served)) {
+        Err(_) => {
+            println!("crash: a disk that lies about its flushes is caught");
+            Ok(())
+        }
+        Ok(_) => bail!("a disk lied about its flushes and nothing was found to be lost: the check is blind"),
+    }
+}
+
 fn cut_at_random(
     running: &Running<'_>,
     served: Served,
@@ -128,7 +160,9 @@ fn cut_at_random(
     })?;
     std::thread::sleep(Duration::from_millis(random.below(MOMENT_MAX_MS)));
     running.begin();
-    let cut = disk.cut(loss, random)?;
+    // Half of the cuts come whenever they come, the others where most is in flight.
+    let blocks = random.below(2) * random.below(BUSY_BLOCKS_MAX);
+    let cut = disk.cut_busy(blocks as usize, loss, random)?;
     // The machine is gone a moment later than its disk: what it still acknowledges has to be true all the same.
     std::thread::sleep(Duration::from_millis(random.below(GONE_MAX_MS)));
     served.kill()?;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
@@ -149,6 +150,7 @@ impl RaftLogStorage<Types> for GroupLog {
     /// Not durable on return: until the mark is, the entries are still there.
     async fn purge(&mut self, log_id: LogIdT) -> Result<(), io::Error> {
         let upto = Position::from(log_id);
+        self.shared.purges.fetch_add(1, Ordering::Relaxed);
         let records = {
             let mut contents = self.shared.contents();
             contents.purge(upto);

@@ -1,6 +1,7 @@
 //! The one task that writes the log, and the queue before it.
 
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,13 +49,21 @@ pub(crate) struct LogShared {
     pub(crate) durable: watch::Sender<Option<Position>>,
     /// Bytes of the log's space that are in use, and how many there are.
     pub(crate) space: watch::Sender<(u64, u64)>,
+    /// How often entries were purged.
+    pub(crate) purges: AtomicU64,
 }
 
 impl LogShared {
     pub(crate) fn new(group: u32, contents: Contents, used: u64, capacity: u64) -> Arc<LogShared> {
         let durable = watch::Sender::new(contents.last());
         let space = watch::Sender::new((used, capacity));
-        Arc::new(LogShared { group, contents: Mutex::new(contents), durable, space })
+        Arc::new(LogShared {
+            group,
+            contents: Mutex::new(contents),
+            durable,
+            space,
+            purges: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn contents(&self) -> MutexGuard<'_, Contents> {

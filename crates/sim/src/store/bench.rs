@@ -44,9 +44,9 @@ impl Delays {
 }
 
 /// Ready when it was polled often enough and what is inside is.
-struct Delayed<F> {
+struct Delayed<F: Future + Unpin> {
     polls: u64,
-    inner: F,
+    inner: Option<F>,
 }
 
 impl<F: Future + Unpin> Future for Delayed<F> {
@@ -58,7 +58,21 @@ impl<F: Future + Unpin> Future for Delayed<F> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner).poll(cx)
+        let inner = self.inner.as_mut().expect("polled after it was ready");
+        let done = Pin::new(inner).poll(cx);
+        if done.is_ready() {
+            self.inner = None;
+        }
+        done
+    }
+}
+
+impl<F: Future + Unpin> Drop for Delayed<F> {
+    /// What is in flight when its process is killed still ends before another one opens the disk: the kernel waits.
+    fn drop(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            let _ = Pin::new(inner).poll(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
@@ -75,7 +89,7 @@ impl SlowDisk {
     }
 
     fn slow<T: 'static>(&self, inner: IoFuture<T>) -> IoFuture<T> {
-        Box::pin(Delayed { polls: self.delays.draw(6), inner })
+        Box::pin(Delayed { polls: self.delays.draw(6), inner: Some(inner) })
     }
 }
 
@@ -116,7 +130,7 @@ impl Clock for SlowClock {
     }
 
     fn sleep(&self, _span: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(Delayed { polls: self.0.draw(60), inner: std::future::ready(()) })
+        Box::pin(Delayed { polls: self.0.draw(60), inner: Some(std::future::ready(())) })
     }
 }
 

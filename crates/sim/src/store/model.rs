@@ -1,6 +1,7 @@
 //! What a store promised, and what may be there after a cut.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use device::{IoBuf, IoVec};
 use store::{FragmentStore, Put, ReadError, Store};
@@ -19,12 +20,13 @@ pub(crate) struct Content {
 }
 
 /// A change of one fragment. Moments are counts of the disk's operations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Event {
     began: u64,
     acknowledged: Option<u64>,
     /// What is there afterwards; `None`: nothing.
     state: Option<Content>,
+    bytes: Rc<[u8]>,
 }
 
 /// Every change that was asked for, per fragment, in order.
@@ -38,7 +40,8 @@ pub(crate) struct Model {
 impl Model {
     /// Notes that a change was asked for at `began`. It may take effect from then on.
     pub(crate) fn begin(&mut self, counter: u64, began: u64, state: Option<Content>) {
-        self.events.entry(counter).or_default().push(Event { began, acknowledged: None, state });
+        let bytes = state.map_or(Rc::from([]), |state| Rc::from(content(counter, state)));
+        self.events.entry(counter).or_default().push(Event { began, acknowledged: None, state, bytes });
     }
 
     /// Notes that the last change was acknowledged at `at`.
@@ -64,19 +67,21 @@ impl Model {
                 continue;
             }
             let there = store.entry(&id(*counter)).is_some();
-            let state = events.iter().rev().map(|event| event.state).find(|state| state.is_some() == there);
-            events.push(Event { began: at, acknowledged: Some(at), state: state.flatten() });
+            let found = events.iter().rev().find(|event| event.state.is_some() == there);
+            let (state, bytes) =
+                found.map_or((None, Rc::from([])), |event| (event.state, event.bytes.clone()));
+            events.push(Event { began: at, acknowledged: Some(at), state, bytes });
         }
     }
 
-    /// What may be there after a cut during operation `op`.
-    fn allowed(events: &[Event], op: u64) -> Vec<Option<Content>> {
+    /// What may be there after a cut during operation `op`: a state with its bytes, or nothing.
+    fn allowed(events: &[Event], op: u64) -> Vec<Option<(Content, &[u8])>> {
         let mut allowed = vec![None];
         for event in events.iter().filter(|event| event.began < op) {
             if event.acknowledged.is_some_and(|at| at < op) {
                 allowed.clear();
             }
-            allowed.push(event.state);
+            allowed.push(event.state.map(|state| (state, &event.bytes[..])));
         }
         allowed
     }
@@ -88,13 +93,13 @@ impl Model {
             let allowed = Model::allowed(events, op);
             match read(store, *counter) {
                 Ok(None) if allowed.contains(&None) => {}
-                Ok(None) => return Err(format!("fragment {counter} is lost: {allowed:?} was promised")),
-                Ok(Some(bytes)) => {
-                    let right = allowed.iter().flatten().any(|state| content(*counter, *state) == bytes);
-                    if !right {
-                        let len = bytes.len();
-                        return Err(format!("fragment {counter} has {len} wrong bytes, not {allowed:?}"));
-                    }
+                Ok(Some(bytes)) if allowed.iter().flatten().any(|(_, right)| **right == bytes[..]) => {}
+                Ok(found) => {
+                    let found =
+                        found.map_or("is lost".to_owned(), |bytes| format!("has {} bytes", bytes.len()));
+                    let promised: Vec<_> =
+                        allowed.iter().map(|state| state.map(|(state, _)| state)).collect();
+                    return Err(format!("fragment {counter} {found}: promised was one of {promised:?}"));
                 }
                 Err(error) => return Err(format!("fragment {counter}: {error}")),
             }
@@ -108,7 +113,7 @@ impl Model {
         self.check_known(store)?;
         for (counter, events) in &self.events {
             let Ok(Some(bytes)) = read(store, *counter) else { continue };
-            if !events.iter().filter_map(|event| event.state).any(|state| content(*counter, state) == bytes) {
+            if !events.iter().any(|event| event.state.is_some() && *event.bytes == bytes[..]) {
                 return Err(format!("fragment {counter} has {} bytes that were never put", bytes.len()));
             }
         }

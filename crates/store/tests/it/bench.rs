@@ -26,8 +26,12 @@ pub(crate) fn small() -> FormatOptions {
 
 /// A disk of `bytes`, formatted.
 pub(crate) async fn formatted(bytes: u64) -> SimDisk {
+    formatted_with(bytes, &small()).await
+}
+
+pub(crate) async fn formatted_with(bytes: u64, options: &FormatOptions) -> SimDisk {
     let disk = SimDisk::new(bytes);
-    store::format(&disk, &small()).await.expect("format");
+    store::format(&disk, options).await.expect("format");
     disk
 }
 

@@ -1,4 +1,7 @@
 //! The store on simulated and real disks.
 
 mod bench;
+mod faults;
 mod life;
+mod real;
+mod refusals;

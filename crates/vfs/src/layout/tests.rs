@@ -1,3 +1,5 @@
+#![allow(clippy::single_range_in_vec_init)] // a list of one range is meant where it stands
+
 use std::ops::Range;
 
 use proptest::collection::vec;
@@ -28,7 +30,8 @@ fn a_batch_is_bounded_and_of_one_grant() {
 #[test]
 fn extents_are_whole_blocks_up_to_the_end_of_the_file() {
     let mib = EXTENT_MAX;
-    let cases: [(&[Range<u64>], u64, u64, &[Range<u64>]); 6] = [
+    type Ranges<'a> = &'a [Range<u64>];
+    let cases: [(Ranges<'_>, u64, u64, Ranges<'_>); 6] = [
         (&[100..200], 10_000, 0, &[0..4096]),
         (&[9_000..9_500], 9_500, 0, &[8192..9500]),
         (&[0..10, 8000..8200], 20_000, 0, &[0..4096, 4096..12_288]),

@@ -93,7 +93,7 @@ fn name(file: usize) -> String {
     format!("file-{file}")
 }
 
-async fn run(bench: &mut Bench, files: &mut Vec<File>, step: &Step) {
+async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
     match *step {
         Step::Write { file, offset, len, byte } => {
             let file = &mut files[file];

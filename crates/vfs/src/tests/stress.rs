@@ -126,6 +126,7 @@ fn whatever_runs_at_once_leaves_one_truth() {
             let root = bench.attr(Ino::ROOT).await;
             assert_eq!(bench.row(Ino::ROOT), Answer::Attr(root));
             assert_eq!(bench.nodes(), 0, "seed {seed}: everything was forgotten");
+            assert_eq!(bench.vfs.space.charged(), 0, "seed {seed}: all that was charged was given back");
         });
     }
 }

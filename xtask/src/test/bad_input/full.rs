@@ -33,12 +33,20 @@ fn small_filesystem(bench: &Bench, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes all but `left` bytes of the filesystem.
-fn fill(folder: &Path, left: u64) -> anyhow::Result<()> {
+/// Takes every byte of the filesystem.
+fn fill(folder: &Path) -> anyhow::Result<()> {
     let stat = rustix::fs::statvfs(folder).context("see what is free")?;
-    let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
     let filler = File::create(folder.join("filler")).context("make the filler")?;
-    rustix::fs::fallocate(&filler, FallocateFlags::empty(), 0, bytes).context("take the space")?;
+    let mut at = 0;
+    // The filler's own metadata needs space too: ask for less until nothing is left to ask for.
+    let mut piece = stat.f_bavail * stat.f_frsize;
+    while piece >= stat.f_frsize {
+        match rustix::fs::fallocate(&filler, FallocateFlags::empty(), at, piece) {
+            Ok(()) => at += piece,
+            Err(rustix::io::Errno::NOSPC) => piece /= 2,
+            Err(error) => return Err(error).context("take the space"),
+        }
+    }
     Ok(())
 }
 
@@ -75,7 +83,7 @@ fn stays_readable(bench: &Bench, disk: &Path) -> anyhow::Result<()> {
     up.tuning = "beat_commands=200,beat_ms=200".into();
     let served = up.start()?;
     fs::write(served.mount().join("early"), "early").context("write while there is space")?;
-    fill(disk, 0)?;
+    fill(disk)?;
     let acknowledged = write_until_refused(&served)?;
     let status = served.status().context("ask for the status")?;
     ensure!(status["state"] == "read-only", "its state is {}, not read-only", status["state"]);

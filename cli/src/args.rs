@@ -1,0 +1,119 @@
+//! The command line. What is not built has no flag.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use types::ByteSize;
+
+/// Holdfast: a shared POSIX filesystem on your own disks.
+#[derive(Parser, Debug)]
+#[command(name = "holdfast", version, about, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve a filesystem from a data directory until SIGINT or SIGTERM.
+    Up(UpArgs),
+    /// Show how a running `up` does.
+    Status(StatusArgs),
+    /// Check every row and every stored byte of a stopped data directory; changes nothing.
+    Fsck(FsckArgs),
+    /// Print what a stopped data directory holds, format by format; changes nothing.
+    Dump(DumpArgs),
+}
+
+/// Arguments of `up`.
+#[derive(Parser, Debug)]
+pub struct UpArgs {
+    /// Where everything is kept; made if it is not there (its parent must be).
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// The directory to mount on.
+    #[arg(long, value_name = "DIR")]
+    pub mount: PathBuf,
+
+    /// Size of each disk file that is made, for example 10GiB. A larger value later grows it. [default: half of what
+    /// is free, at least 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub capacity: Option<ByteSize>,
+
+    /// A block device, or a file (made if it is not there), to keep the files' data on instead of a file in the data
+    /// directory; repeat it for more.
+    #[arg(long = "disk", value_name = "FILE_OR_DEVICE")]
+    pub disks: Vec<PathBuf>,
+
+    /// Serve /metrics, /healthz and /readyz there, for example 127.0.0.1:7490.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Arguments of `status`.
+#[derive(Parser, Debug)]
+pub struct StatusArgs {
+    /// The data directory of the running `up`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fsck`.
+#[derive(Parser, Debug)]
+pub struct FsckArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `dump`.
+#[derive(Parser, Debug)]
+pub struct DumpArgs {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Which format.
+    #[command(subcommand)]
+    pub what: DumpWhat,
+}
+
+/// What `dump` can print.
+#[derive(Subcommand, Debug, Clone)]
+pub enum DumpWhat {
+    /// cluster.json: identity, disks, state.
+    Cluster,
+    /// The superblock copies of each disk.
+    Superblocks,
+    /// The journal of each disk: its batches and records.
+    Journal,
+    /// The last checkpoint of each disk's index: its fragments and where they lie.
+    Checkpoint,
+    /// The Raft log: entries with their commands, votes.
+    Log,
+    /// The metadata rows as they will be after the log is replayed.
+    Rows,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Args;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,140 @@
+//! `holdfast dump`: each format of a stopped data directory, a line per thing. Nothing is changed.
+
+use std::io::{BufWriter, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use device::{FileDisk, open_disk};
+use metadata::{LogRecord, Offline, Payload, Record};
+use namespace::{NAMESPACE_TABLE, Rows, describe};
+use store::CheckpointRecord;
+
+use crate::args::{DumpArgs, DumpWhat};
+use crate::data_dir::{DataDir, State};
+use crate::tuning::Tuning;
+
+/// Prints one format of a stopped data directory.
+pub fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
+    let tuning = Tuning::from_env()?;
+    let dir = DataDir::open(&args.data)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if let DumpWhat::Cluster = args.what {
+        writeln!(out, "{}", serde_json::to_string_pretty(dir.identity())?)?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if dir.identity().state == State::Creating {
+        bail!(
+            "the first start of {} was cut off: there is nothing in it yet; start it again",
+            args.data.display()
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("start a runtime")?;
+    match args.what {
+        DumpWhat::Cluster => {}
+        DumpWhat::Superblocks => runtime.block_on(superblocks(&dir, &tuning, &mut out))?,
+        DumpWhat::Journal => runtime.block_on(journal(&dir, &tuning, &mut out))?,
+        DumpWhat::Checkpoint => runtime.block_on(checkpoint(&dir, &tuning, &mut out))?,
+        DumpWhat::Log => log(&dir, &mut out)?,
+        DumpWhat::Rows => rows(&dir, &mut out)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn disks(dir: &DataDir, tuning: &Tuning) -> anyhow::Result<Vec<(String, FileDisk)>> {
+    let open = |record| {
+        let path = dir.disk_path(record);
+        let disk = open_disk(&path, tuning.device()).with_context(|| format!("open {}", path.display()))?;
+        Ok((path.display().to_string(), disk))
+    };
+    dir.identity().disks.iter().map(open).collect()
+}
+
+async fn superblocks(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> anyhow::Result<()> {
+    for (path, disk) in disks(dir, tuning)? {
+        writeln!(out, "{path}")?;
+        let (copies, counts) = store::describe::superblocks(&disk).await;
+        for copy in copies {
+            match copy.found {
+                Ok(found) => writeln!(out, "copy {} at {}: {found:#?}", copy.number, copy.at)?,
+                Err(error) => writeln!(out, "copy {} at {}: {error}", copy.number, copy.at)?,
+            }
+        }
+        match counts {
+            Ok(superblock) => writeln!(out, "the one that counts has sequence {}", superblock.sequence)?,
+            Err(error) => writeln!(out, "none counts: {error}")?,
+        }
+    }
+    Ok(())
+}
+
+async fn journal(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> anyhow::Result<()> {
+    for (path, disk) in disks(dir, tuning)? {
+        writeln!(out, "{path}")?;
+        let superblock = store::describe::superblocks(&disk).await.1.context("read the superblock")?;
+        let mut lines = Vec::new();
+        let read = store::describe::journal(Arc::new(disk), &superblock, |found| {
+            let durable = if found.durable { "durable" } else { "unsure" };
+            lines.push(match found.record {
+                Ok(record) => format!("{:#x} {durable} {record:?}", found.lsn),
+                Err(error) => format!("{:#x} {durable} {error}", found.lsn),
+            });
+        });
+        let read = read.await;
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        read.context("read the journal")?;
+    }
+    Ok(())
+}
+
+async fn checkpoint(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> anyhow::Result<()> {
+    for (path, disk) in disks(dir, tuning)? {
+        writeln!(out, "{path}")?;
+        let superblock = store::describe::superblocks(&disk).await.1.context("read the superblock")?;
+        let mut lines = Vec::new();
+        let read = store::describe::checkpoint(&disk, &superblock, |found| match found {
+            CheckpointRecord::Shard(part) => {
+                lines.extend(part.entries.iter().map(|(id, entry)| format!("{id} {entry:?}")));
+            }
+            CheckpointRecord::Group(id, group) => lines.push(format!("group {id} {group:?}")),
+        });
+        let read = read.await;
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        read.context("read the checkpoint")?;
+    }
+    Ok(())
+}
+
+fn log(dir: &DataDir, out: &mut impl Write) -> anyhow::Result<()> {
+    for LogRecord { lsn, record } in Offline::log(dir.path()).context("read the log")? {
+        match record {
+            Ok((group, Record::Entry { position, payload: Payload::Commands(bytes) })) => {
+                let entry = namespace::decode_entry(&bytes).context("decode an entry")?;
+                writeln!(out, "{lsn:#x} group {group} entry {position:?} at {:?}", entry.time)?;
+                for command in entry.commands {
+                    writeln!(out, "    {command:?}")?;
+                }
+            }
+            Ok((group, record)) => writeln!(out, "{lsn:#x} group {group} {record:?}")?,
+            Err(error) => writeln!(out, "{lsn:#x} {error}")?,
+        }
+    }
+    Ok(())
+}
+
+fn rows(dir: &DataDir, out: &mut impl Write) -> anyhow::Result<()> {
+    let offline = Offline::open(dir.path()).context("read the metadata")?;
+    let mut written = Ok(());
+    let scanned = offline.scan(&[NAMESPACE_TABLE], &[NAMESPACE_TABLE + 1], false, &mut |key, value| {
+        written = writeln!(out, "{}", describe(key, value));
+        written.is_ok()
+    });
+    scanned.context("read the rows")?;
+    Ok(written?)
+}

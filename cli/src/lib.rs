@@ -1,0 +1,44 @@
+//! The `holdfast` command: one process tree on one directory, and the tools around it.
+//!
+//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`].
+//! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
+
+pub mod args;
+pub mod data_dir;
+pub mod dump;
+pub mod fsck;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod progress;
+pub mod report;
+pub mod status;
+pub mod table;
+pub mod tuning;
+pub mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+/// Runs the command line of this process and answers its exit code: 0 done, 1 failed or found problems, 2 misuse.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    logging::start();
+    let done = match args.command {
+        Command::Up(args) => up::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
+        Command::Dump(args) => dump::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // Nothing above this consumes an error, so this is the one line that tells of it.
+            eprintln!("holdfast: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The status document: what a running `up` tells of itself, as `status` shows it and `status --json` prints it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// How a running `up` does.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The release.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since it was ready.
+    pub uptime_seconds: u64,
+    /// `ready`, `read-only` or `stopping`.
+    pub state: String,
+    /// Why it is not `ready`.
+    pub why: Option<String>,
+    /// The cluster it carries.
+    pub cluster: Uuid,
+    /// How often the data directory was started.
+    pub starts: u64,
+    /// Its mounts.
+    pub mounts: Vec<MountReport>,
+    /// Its disks.
+    pub disks: Vec<DiskReport>,
+    /// Its metadata service.
+    pub metadata: MetadataReport,
+}
+
+/// A mount of a volume.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MountReport {
+    /// The volume's name.
+    pub volume: String,
+    /// Where it is mounted.
+    pub dir: PathBuf,
+    /// Most bytes of file data.
+    pub limit_bytes: u64,
+    /// Bytes of file data.
+    pub used_bytes: u64,
+    /// Files, directories and the like.
+    pub inodes: u64,
+    /// Bytes accepted by write(2) and not yet on disk.
+    pub dirty_bytes: u64,
+    /// Inodes that are remembered.
+    pub nodes: u64,
+    /// Flushes of a file that failed since the mount; their data waits for the next.
+    pub flush_failures: u64,
+    /// Files whose accepted data was lost since the mount.
+    pub lost: u64,
+}
+
+/// A disk.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Where it is.
+    pub path: PathBuf,
+    /// `ok` or `failed`.
+    pub state: String,
+    /// Bytes that fragments may take.
+    pub data_bytes: u64,
+    /// Of these, bytes that are free.
+    pub free_bytes: u64,
+    /// Fragments on it.
+    pub fragments: u64,
+    /// Checkpoints of its index since the start.
+    pub checkpoints: u64,
+}
+
+/// The metadata service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MetadataReport {
+    /// Log index of the last entry in the rows.
+    pub applied: u64,
+    /// Log index up to which the rows are durable by themselves.
+    pub synced: u64,
+    /// Bytes of the log that hold entries still needed.
+    pub log_used_bytes: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// How often the log was purged since the start.
+    pub purges: u64,
+}
+
+#[cfg(test)]
+impl Report {
+    /// A report of nothing, for tests.
+    pub fn blank() -> Report {
+        let metadata =
+            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        Report {
+            version: "1".into(),
+            pid: 1,
+            uptime_seconds: 1,
+            state: "ready".into(),
+            why: None,
+            cluster: Uuid::nil(),
+            starts: 3,
+            mounts: Vec::new(),
+            disks: Vec::new(),
+            metadata,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The disks of a start: made, formatted, grown, opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clock::{Clock, SystemClock};
+use device::OpenOptions;
+use node_agent::NodeAgent;
+use store::{ClusterId, DiskId, FormatOptions, OpenError};
+use uuid::Uuid;
+
+use crate::data_dir::{DataDir, DiskRecord, State, sync_dir};
+use crate::tuning::Tuning;
+use crate::up::plan::DiskPlan;
+
+/// Makes, formats and grows what the plan says, notes every disk in the identity, and opens them all.
+pub async fn open(
+    dir: &mut DataDir,
+    plans: &[DiskPlan],
+    clock: &Arc<dyn Clock>,
+    tuning: &Tuning,
+) -> anyhow::Result<NodeAgent> {
+    let cluster = ClusterId(*dir.identity().cluster.as_bytes());
+    let device = tuning.device();
+    let mut records = Vec::new();
+    for plan in plans {
+        let (path, resize) = match plan {
+            DiskPlan::Make(path, bytes) => {
+                let path = dir.path().join(path);
+                make_file(dir, &path, bytes.0)?;
+                (path, None)
+            }
+            DiskPlan::File(path, grow) => (path.clone(), *grow),
+            DiskPlan::Device(path) => (path.clone(), None),
+        };
+        let path = std::path::absolute(&path).with_context(|| format!("find the disk {}", path.display()))?;
+        let known = dir.identity().state == State::Ready
+            && dir.identity().disks.iter().any(|record| same_place(dir, record, &path));
+        if let (Some(bytes), true) = (resize, known) {
+            grow(&path, bytes.0, device).await?;
+        }
+        let uuid = match known {
+            true => None,
+            false => Some(format_new(dir, &path, cluster, device, tuning).await?),
+        };
+        records.push((path, uuid));
+    }
+    note(dir, &records)?;
+    let paths: Vec<PathBuf> = records.into_iter().map(|(path, _)| path).collect();
+    let options = node_agent::Options { cluster, read_only: false, device };
+    let agent = NodeAgent::open(&paths, clock, options).await.context("open the disks")?;
+    for (disk, record) in agent.disks().iter().zip(&dir.identity().disks) {
+        if disk.store().disk().0 != *record.uuid.as_bytes() {
+            bail!(
+                "{} is disk {}, not {} as this data directory knows it; put the right one in its place",
+                disk.path().display(),
+                disk.store().disk(),
+                record.uuid
+            );
+        }
+    }
+    Ok(agent)
+}
+
+fn same_place(dir: &DataDir, record: &DiskRecord, path: &Path) -> bool {
+    std::path::absolute(dir.disk_path(record)).is_ok_and(|known| known == path)
+}
+
+fn make_file(dir: &DataDir, path: &Path, bytes: u64) -> anyhow::Result<()> {
+    let parent = path.parent().context("a disk file lies in a directory")?;
+    if parent == dir.disks() && !parent.exists() {
+        std::fs::create_dir(parent).with_context(|| format!("make {}", parent.display()))?;
+        sync_dir(dir.path())?;
+    }
+    device::create_disk_file(path, bytes).with_context(|| format!("make the disk {}", path.display()))?;
+    sync_dir(parent)
+}
+
+/// Formats a disk that is new to this data directory, unless there is something on it.
+async fn format_new(
+    dir: &DataDir,
+    path: &Path,
+    cluster: ClusterId,
+    device: OpenOptions,
+    tuning: &Tuning,
+) -> anyhow::Result<Uuid> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let options = node_agent::Options { cluster, read_only: true, device };
+    match NodeAgent::open(&[path.to_path_buf()], &clock, options).await {
+        Err(node_agent::OpenError::Store { source: OpenError::Blank | OpenError::HalfFormatted, .. }) => {}
+        // An earlier first start of this very directory came so far, and nothing was ever served from it.
+        Ok(agent) if dir.identity().state == State::Creating => {
+            agent.close().await.context("close the disk")?
+        }
+        Ok(agent) => {
+            let disk = agent.disks()[0].store().disk();
+            let uuid = Uuid::from_bytes(disk.0);
+            agent.close().await.context("close the disk")?;
+            let moved = dir.identity().disks.iter().any(|record| record.uuid == uuid);
+            if moved {
+                bail!(
+                    "{} is the disk {uuid} of this data directory, in another place; put it back in its place",
+                    path.display()
+                );
+            }
+            // Formatted for this directory by a start that was cut off before it was noted: nothing is on it.
+            return Ok(uuid);
+        }
+        Err(node_agent::OpenError::Store { source: source @ OpenError::NotHoldfast, .. }) => {
+            bail!(
+                "{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)",
+                path.display()
+            )
+        }
+        Err(error) => return Err(error).context("look at the disk"),
+    }
+    let uuid = Uuid::new_v4();
+    let mut format = FormatOptions::new(cluster, DiskId(*uuid.as_bytes()));
+    format.journal_bytes = tuning.journal_bytes;
+    if let Some(bytes) = tuning.segment_bytes {
+        format.segment_bytes = u32::try_from(bytes).context("segment_bytes is too large")?;
+    }
+    node_agent::format(path, &format, device).await.context("format the disk")?;
+    Ok(uuid)
+}
+
+async fn grow(path: &Path, bytes: u64, device: OpenOptions) -> anyhow::Result<()> {
+    device::grow_disk_file(path, bytes).with_context(|| format!("grow {}", path.display()))?;
+    let disk = device::open_disk(path, device).with_context(|| format!("open {}", path.display()))?;
+    store::grow(&disk, bytes).await.with_context(|| format!("grow {}", path.display()))?;
+    tracing::info!(path = %path.display(), bytes, "the disk has grown");
+    Ok(())
+}
+
+/// Writes the disks into the identity: paths inside the data directory relative to it, so that it can be moved.
+fn note(dir: &mut DataDir, disks: &[(PathBuf, Option<Uuid>)]) -> anyhow::Result<()> {
+    let root = std::path::absolute(dir.path()).context("find the data directory")?;
+    let mut records = dir.identity().disks.clone();
+    if dir.identity().state == State::Creating {
+        records.clear();
+    }
+    for (path, uuid) in disks {
+        if let Some(uuid) = uuid {
+            let path = path.strip_prefix(&root).unwrap_or(path).to_path_buf();
+            records.push(DiskRecord { uuid: *uuid, path });
+        }
+    }
+    if records != dir.identity().disks {
+        dir.update(|identity| identity.disks = records)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The parts of a running `up`, put together and taken apart again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use client::{Mount, MountOptions};
+use clock::{Clock, SystemClock};
+use meta_client::MetaService;
+use metadata::Service;
+use namespace::{Answer, Command, Cred, Envelope, Query, Reply, VolumeInfo};
+use node_agent::{Background, NodeAgent, Pace};
+use types::{ByteSize, VolumeId};
+
+use crate::data_dir::{DataDir, State};
+use crate::tuning::Tuning;
+use crate::up::plan::Plan;
+use crate::up::{VOLUME, disks};
+
+/// The arena of a mount unless a test wants less.
+const ARENA_BYTES: u64 = 64 << 20;
+
+/// Of the disks' bytes, the part that is left for content when each whole extent has its header block.
+const CONTENT: (u64, u64) = (256, 257);
+
+/// Everything that runs.
+pub struct Parts {
+    /// The data directory, locked.
+    pub dir: DataDir,
+    /// The metadata service.
+    pub service: Arc<Service>,
+    /// The disks.
+    pub agent: NodeAgent,
+    /// The loops over them.
+    pub background: Background,
+    /// The mount.
+    pub mount: Mount,
+    /// The volume that is mounted.
+    pub volume: VolumeId,
+}
+
+impl Parts {
+    /// Makes what is not there yet, starts everything, and mounts. When it returns the mount can be used.
+    pub async fn start(plan: Plan, tuning: Tuning) -> anyhow::Result<Parts> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let mut dir = match plan.dir {
+            Some(dir) => dir,
+            None => DataDir::create(&plan.data, new_node()?)?,
+        };
+        if dir.identity().state == State::Creating {
+            dir.clear_unfinished()?;
+        }
+        let agent = disks::open(&mut dir, &plan.disks, &clock, &tuning).await?;
+        let service = Arc::new(open_service(&mut dir, clock.clone(), &tuning).await?);
+        // Below this the incarnation is used, so it must never be used again.
+        dir.update(|identity| identity.starts += 1)?;
+        let (node, incarnation) = (dir.identity().node, dir.identity().starts);
+        done(service.as_ref(), Command::RegisterNode { node, incarnation }, "register this node").await?;
+        let groups = agent.register(service.as_ref()).await.context("register the disks")?;
+        let volume = open_volume(service.as_ref(), &agent).await?;
+        let background = Background::start(groups.clone(), service.clone(), clock.clone(), Pace::default());
+        let mounted = client::start(MountOptions {
+            dir: plan.mount,
+            volume: VOLUME.to_string(),
+            arena_bytes: tuning.arena_bytes.unwrap_or(ARENA_BYTES),
+            service: service.clone(),
+            groups,
+            node,
+            incarnation,
+            clock,
+            threads: 2,
+        });
+        let mount = mounted.await.context("mount")?;
+        Ok(Parts { dir, service, agent, background, mount, volume })
+    }
+
+    /// The volume's figures now.
+    pub async fn volume(&self) -> anyhow::Result<VolumeInfo> {
+        match self.service.read(Query::Volume { volume: self.volume }).await.context("ask for the volume")? {
+            Answer::Volume(volume) => Ok(volume),
+            other => bail!("the metadata service does not know the mounted volume: {other:?}"),
+        }
+    }
+
+    /// The line that tells that the mount can be used.
+    pub async fn greeting(&self, took: Duration) -> anyhow::Result<String> {
+        let volume = self.volume().await?;
+        Ok(format!(
+            "ready: volume {VOLUME} on {}, {} of {} used (started in {:.1} s)",
+            self.mount.dir().display(),
+            ByteSize(volume.used),
+            ByteSize(volume.limit),
+            took.as_secs_f64()
+        ))
+    }
+
+    /// Resolves with the reason when a part has failed that the mount cannot do without.
+    pub async fn failed(&self) -> String {
+        format!("the metadata service has stopped: {}", self.service.stopped().await)
+    }
+
+    /// Writes what was accepted, and stops everything in order. The mount is gone or detached before.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let flushed = self.mount.stop().await.context("write what was accepted");
+        self.background.stop().await;
+        let stopped = self.service.close().await;
+        let closed =
+            if stopped.closed { Ok(()) } else { Err(anyhow!("the metadata service had stopped: {stopped}")) };
+        let disks = self.agent.close().await.context("close the disks");
+        flushed.and(closed).and(disks)
+    }
+}
+
+async fn open_service(dir: &mut DataDir, clock: Arc<dyn Clock>, tuning: &Tuning) -> anyhow::Result<Service> {
+    let options = tuning.metadata(clock)?;
+    let path = dir.path().to_path_buf();
+    let create = dir.identity().state == State::Creating;
+    // Both block: they read and write files by plain system calls.
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Service> {
+        if create {
+            Service::create(&path, &options).context("make the metadata service")?;
+        }
+        Service::open(&path, options).context("open the metadata service")
+    });
+    let service = opened.await.context("open the metadata service")??;
+    if create {
+        dir.update(|identity| identity.state = State::Ready)?;
+    }
+    Ok(service)
+}
+
+/// The volume that is mounted, as large as the disks.
+async fn open_volume(service: &dyn MetaService, agent: &NodeAgent) -> anyhow::Result<VolumeId> {
+    let bytes: u64 = agent.disks().iter().map(|disk| store::FragmentStore::space(disk.store()).total).sum();
+    let limit = bytes / CONTENT.1 * CONTENT.0 / types::BLOCK * types::BLOCK;
+    let mut hash_key = [0; 16];
+    getrandom::fill(&mut hash_key).context("draw a random key")?;
+    let cred = Cred { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let command =
+        Command::CreateVolume { name: VOLUME.as_bytes().to_vec(), limit, hash_key, mode: 0o755, cred };
+    let volume = match call(service, command, "make the volume").await? {
+        Reply::Volume(volume) => volume,
+        other => bail!("make the volume: the metadata service answered {other:?}"),
+    };
+    done(service, Command::SetLimit { volume, limit }, "set the volume's size").await?;
+    Ok(volume)
+}
+
+async fn call(service: &dyn MetaService, command: Command, what: &'static str) -> anyhow::Result<Reply> {
+    match service.call(Envelope { slot: None, command }).await.context(what)? {
+        Reply::Failed(errno) => bail!("{what}: {errno}"),
+        reply => Ok(reply),
+    }
+}
+
+async fn done(service: &dyn MetaService, command: Command, what: &'static str) -> anyhow::Result<()> {
+    call(service, command, what).await.map(|_| ())
+}
+
+fn new_node() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("draw a random number")?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,188 @@
+//! What `up` is going to do, checked before anything is changed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use types::ByteSize;
+
+use crate::args::UpArgs;
+use crate::data_dir::{DataDir, Found, State, inspect};
+
+/// The smallest disk: below it the fixed regions leave no sensible room for data.
+pub const CAPACITY_MIN: ByteSize = ByteSize(256 << 20);
+
+/// The smallest capacity that is chosen where none is asked for.
+const CAPACITY_DEFAULT_MIN: ByteSize = ByteSize(1 << 30);
+
+/// What stays free on the data directory's filesystem beside a disk file: the metadata's log and rows.
+const BESIDE: u64 = 256 << 20;
+
+/// A disk that is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiskPlan {
+    /// A file that is to be made, of so many bytes.
+    Make(PathBuf, ByteSize),
+    /// A file that is there; it grows if it is smaller.
+    File(PathBuf, Option<ByteSize>),
+    /// A block device, taken whole.
+    Device(PathBuf),
+}
+
+/// Everything that `up` needs to know.
+#[derive(Debug)]
+pub struct Plan {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Locked already if it is whole.
+    pub dir: Option<DataDir>,
+    /// The mount point.
+    pub mount: PathBuf,
+    /// The disks, in the order of the command line. For a whole data directory: those of its identity.
+    pub disks: Vec<DiskPlan>,
+    /// The socket for metrics, bound already.
+    pub metrics: Option<TcpListener>,
+}
+
+/// Checks the arguments against what is there. Changes nothing but detaching a dead mount of ours.
+pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
+    let found = inspect(&args.data)?;
+    let dir = match &found {
+        Found::Ours(_) => Some(DataDir::open(&args.data)?),
+        Found::Blank => None,
+    };
+    let mount = client::check_mount_point(&args.mount)?;
+    not_within(&mount, &args.data)?;
+    let disks = match dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready) {
+        Some(_) => known_disks(dir.as_ref().context("a whole directory is open")?, args)?,
+        None => new_disks(args)?,
+    };
+    let metrics = args.metrics.map(bind).transpose()?;
+    Ok(Plan { data: args.data.clone(), dir, mount, disks, metrics })
+}
+
+fn bind(at: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(at).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.with_context(|| {
+        format!("--metrics {at} cannot be used; choose another port, or stop what listens there")
+    })
+}
+
+/// Files of ours below our own mount would wait for themselves.
+fn not_within(mount: &Path, data: &Path) -> anyhow::Result<()> {
+    let data = std::path::absolute(data).context("find the data directory")?;
+    if mount.starts_with(&data) || data.starts_with(mount) {
+        bail!(
+            "--mount {} and --data {} lie in one another; choose separate directories",
+            mount.display(),
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+fn new_disks(args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
+    if args.disks.is_empty() {
+        let bytes = new_file_size(&args.data, args.capacity)?;
+        return Ok(vec![DiskPlan::Make(PathBuf::from("disks/disk-0"), bytes)]);
+    }
+    let mut plans = Vec::new();
+    for (at, path) in args.disks.iter().enumerate() {
+        let full = std::path::absolute(path).with_context(|| format!("find --disk {}", path.display()))?;
+        if args.disks[..at].iter().any(|other| std::path::absolute(other).is_ok_and(|other| other == full)) {
+            bail!("--disk {} is given twice", path.display());
+        }
+        plans.push(disk(&full, args.capacity)?);
+    }
+    Ok(plans)
+}
+
+fn disk(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<DiskPlan> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::metadata(path) {
+        Ok(found) if found.file_type().is_block_device() => Ok(DiskPlan::Device(path.to_path_buf())),
+        Ok(found) if found.is_file() => {
+            let now = ByteSize(found.len());
+            match capacity {
+                Some(capacity) if capacity < now => bail!(
+                    "--capacity {capacity} is smaller than the disk {} ({now}), and disks do not shrink; leave --capacity out or give at least {}",
+                    path.display(),
+                    now.0
+                ),
+                Some(capacity) if capacity > now => {
+                    room_for(path, ByteSize(capacity.0 - now.0))?;
+                    Ok(DiskPlan::File(path.to_path_buf(), Some(capacity)))
+                }
+                _ => Ok(DiskPlan::File(path.to_path_buf(), None)),
+            }
+        }
+        Ok(_) => bail!("--disk {} is neither a file nor a block device", path.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if !path.parent().is_some_and(Path::is_dir) {
+                bail!(
+                    "--disk {} cannot be made: its directory does not exist; make it first",
+                    path.display()
+                );
+            }
+            Ok(DiskPlan::Make(path.to_path_buf(), new_file_size(path, capacity)?))
+        }
+        Err(error) => Err(error).with_context(|| format!("look at --disk {}", path.display())),
+    }
+}
+
+/// The disks of a whole data directory: those that it knows, where they were last or where the command line has them.
+fn known_disks(dir: &DataDir, args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
+    let mut known: Vec<PathBuf> = dir.identity().disks.iter().map(|record| dir.disk_path(record)).collect();
+    for path in &args.disks {
+        let full = std::path::absolute(path).with_context(|| format!("find --disk {}", path.display()))?;
+        if !known.contains(&full) {
+            known.push(full);
+        }
+    }
+    let whole = |path: &PathBuf| match disk(path, args.capacity)? {
+        DiskPlan::Make(path, bytes)
+            if dir.identity().disks.iter().any(|record| dir.disk_path(record) == path) =>
+        {
+            let _ = bytes;
+            bail!(
+                "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
+                path.display()
+            )
+        }
+        plan => Ok(plan),
+    };
+    known.iter().map(whole).collect()
+}
+
+/// The size of a disk file at `path`, which does not exist.
+fn new_file_size(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<ByteSize> {
+    let free = free_bytes(path)?;
+    let half = ByteSize(free.0 / 2 / 4096 * 4096);
+    let bytes = capacity.unwrap_or(half.max(CAPACITY_DEFAULT_MIN));
+    if bytes < CAPACITY_MIN {
+        bail!("--capacity {bytes} is too small; give at least {CAPACITY_MIN}");
+    }
+    room_for(path, bytes)?;
+    Ok(ByteSize(bytes.0 / 4096 * 4096))
+}
+
+fn room_for(path: &Path, bytes: ByteSize) -> anyhow::Result<()> {
+    let free = free_bytes(path)?;
+    if bytes.0.saturating_add(BESIDE) > free.0 {
+        bail!(
+            "there is no room for {bytes} at {}: its filesystem has {free} free, of which {} stay for metadata; give a smaller --capacity or free some space",
+            path.display(),
+            ByteSize(BESIDE)
+        );
+    }
+    Ok(())
+}
+
+/// What a user may still write on the filesystem where `path` is or will be.
+fn free_bytes(path: &Path) -> anyhow::Result<ByteSize> {
+    let full = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+    let there = full.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+    let stat =
+        rustix::fs::statvfs(there).with_context(|| format!("ask how much is free at {}", there.display()))?;
+    Ok(ByteSize(stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
