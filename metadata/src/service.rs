@@ -56,7 +56,9 @@ impl Service {
         let folder = Folder::of(data);
         let (disk, shape) = folder.open_log(options.backend)?;
         let rows = Arc::new(LsmRows::open(&folder.rows(), shape.uuid)?);
-        let watch = Watch::new(&folder, &options);
+        let watch = Arc::new(Watch::new(&folder, &options));
+        let guard = watch.clone();
+        rows.before_sync(Box::new(move || guard.make_room()));
         let (read_only, deleted) = (watch.read_only.clone(), Deleted::default());
         let (opened, ready) = mpsc::channel();
         let thread = std::thread::Builder::new().name("metadata".into());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use device::create_disk_file;
-use meta_raft::{LsmRows, Partition};
+use meta_raft::{LsmRows, Partition, Room};
 use types::ByteSize;
 
 use crate::folder::{Folder, Options};
@@ -68,11 +68,36 @@ impl Watch {
     }
 
     /// Runs until the partition stops.
-    pub(crate) async fn run(self, partition: Partition<LsmRows>) {
+    pub(crate) async fn run(self: Arc<Watch>, partition: Partition<LsmRows>) {
         while partition.stopped().is_none() {
             self.look(&partition).await;
             meta_raft::sleep(LOOK).await;
         }
+    }
+
+    /// Called at the start of a sync. A filesystem can fill up between two looks, and a sync that does not find room
+    /// ends the service: so the reserve is given up first, and nothing changes after.
+    pub(crate) fn make_room(&self) -> Room {
+        match self.free.free(&self.path) {
+            Ok(free) if free < self.below => {
+                self.refuse(free);
+                Room::Short
+            }
+            // What is unknown here is told by the next look.
+            _ => Room::Plenty,
+        }
+    }
+
+    /// Refuses changes from now on, and makes room for what is in memory.
+    fn refuse(&self, free: u64) {
+        if self.read_only.get().is_some() {
+            return;
+        }
+        let (path, free, below) = (self.path.display(), ByteSize(free), ByteSize(self.below));
+        let why = format!("the filesystem of {path} has {free} left and needs {below}: free some of it");
+        tracing::warn!(%why, "metadata service is read-only");
+        self.read_only.set(Some(why));
+        self.release();
     }
 
     /// Looks once, and does what there is to do.
@@ -88,14 +113,9 @@ impl Watch {
         let refusing = self.read_only.get().is_some();
         if free < self.below {
             if !refusing {
-                let (path, free, below) = (self.path.display(), ByteSize(free), ByteSize(self.below));
-                let why =
-                    format!("the filesystem of {path} has {free} left and needs {below}: free some of it");
-                tracing::warn!(%why, "metadata service is read-only");
-                self.read_only.set(Some(why));
-                // What is in memory goes to the disk while there is room; the reserve makes it. Nothing changes after.
-                self.release();
-                // If it stopped meanwhile, whoever waits for that is told.
+                self.refuse(free);
+                // What is in memory goes to the disk while there is room. If it stopped meanwhile, whoever waits for
+                // that is told.
                 let _ = partition.sync().await;
             }
         } else if refusing

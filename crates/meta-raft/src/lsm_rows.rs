@@ -6,7 +6,7 @@ mod check;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use lsm_tree::compaction::Leveled;
 use lsm_tree::{AbstractTree, AnyTree, Cache, Config, Guard, SequenceNumberCounter};
@@ -33,7 +33,20 @@ pub struct LsmRows {
     views: Arc<Views>,
     /// One sync at a time; `true` once one has failed.
     sync: Mutex<bool>,
+    room: OnceLock<MakeRoom>,
 }
+
+/// What a sync finds on its filesystem.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// Enough for everything.
+    Plenty,
+    /// Enough for what must be written; compaction waits.
+    Short,
+}
+
+/// Makes room for a sync if there is little, and says how much there is.
+pub type MakeRoom = Box<dyn Fn() -> Room + Send + Sync>;
 
 impl LsmRows {
     /// Makes empty rows in a new folder, for the log with this id. Durable on return but for the folder's own name.
@@ -77,7 +90,14 @@ impl LsmRows {
             committed: AtomicU64::new(committed),
             views: Arc::default(),
             sync: Mutex::new(false),
+            room: OnceLock::new(),
         })
+    }
+
+    /// Has `make_room` called at the start of each sync from now on. Only the first call counts.
+    pub fn before_sync(&self, make_room: MakeRoom) {
+        // A second one would belong to a second owner, which rows do not have.
+        let _ = self.room.set(make_room);
     }
 
     fn damaged(&self, error: RowsError) -> RowsOpenError {
@@ -246,6 +266,7 @@ impl RowStore for LsmRows {
         // Until it is done it counts as failed, a panic included.
         *failed = true;
         self.views.end_old();
+        let room = self.room.get().map_or(Room::Plenty, |make_room| make_room());
         let applied = {
             let applied = self.lock();
             self.tree.rotate_memtable();
@@ -253,7 +274,9 @@ impl RowStore for LsmRows {
         };
         let error = |error| self.failed(error);
         self.tree.flush(&self.tree.get_flush_lock(), self.watermark()).map_err(error)?;
-        self.tree.compact(Arc::new(Leveled::default()), self.watermark()).map_err(error)?;
+        if room == Room::Plenty {
+            self.tree.compact(Arc::new(Leveled::default()), self.watermark()).map_err(error)?;
+        }
         *failed = false;
         Ok(applied)
     }

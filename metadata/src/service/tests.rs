@@ -209,6 +209,22 @@ async fn a_full_filesystem_makes_it_read_only_until_space_returns() {
 }
 
 #[tokio::test]
+async fn a_sync_gives_up_the_reserve_before_it_needs_the_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Arc::new(Free(AtomicU64::new(100 << 20)));
+    let options = Options { free: space.clone(), ..lazy() };
+    Service::create(folder.path(), &options).unwrap();
+    let service = Service::open(folder.path(), options).unwrap();
+    let session = mount(&service).await;
+    service.call(create(&session, 0, 1, "before")).await.unwrap();
+    space.0.store(1000, Ordering::Relaxed);
+    // Asked for at once: the next look at the filesystem is half a second away.
+    service.sync().await.unwrap();
+    assert!(service.figures().read_only.is_some());
+    assert!(!folder.path().join("meta/reserve").exists());
+}
+
+#[tokio::test]
 async fn deleted_files_are_reclaimed_behind_the_scenes() {
     let folder = tempfile::tempdir().unwrap();
     Service::create(folder.path(), &small()).unwrap();
