@@ -109,7 +109,7 @@ async fn format_new(
         }
         Err(node_agent::OpenError::Store { source: source @ OpenError::NotHoldfast, .. }) => {
             bail!(
-                "{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)",
+                "{}: {source}; choose another disk, or erase its first and its last MiB (blkdiscard), or give a new file",
                 path.display()
             )
         }
