@@ -242,7 +242,7 @@ impl Folder {
         let path = self.log();
         let options = OpenOptions { backend, min_bytes: 2 * BLOCK, ..OpenOptions::default() };
         let disk = Arc::new(open_disk(&path, options)?);
-        let header = Header::read(&*disk, &path)?;
+        let header = Header::read(&disk, &path)?;
         Ok((disk, header.shape()))
     }
 }

@@ -49,8 +49,14 @@ pub enum Record {
     Vote(Ballot),
     /// Entries behind this position, or all if there is none, are void.
     Truncate(Option<Position>),
-    /// Entries up to this one are in the synced rows, and gone.
-    Purge(Position),
+    /// Entries are gone because the synced rows hold them.
+    Purge {
+        /// Up to this one.
+        upto: Position,
+        /// The index of the last entry that was written before this record: without it, entries between that were
+        /// lost with all before them would pass for purged ones.
+        last: u64,
+    },
 }
 
 /// The type of entries.
@@ -68,6 +74,7 @@ impl Record {
         let payload = match self {
             Record::Entry { payload: Payload::Commands(bytes), .. } => bytes.len(),
             Record::Entry { payload: Payload::Members(members), .. } => members.encode().len(),
+            Record::Purge { .. } => 8,
             _ => 0,
         };
         (HEAD + payload) as u64
@@ -88,7 +95,7 @@ impl Record {
             Record::Vote(ballot) => (VOTE, u8::from(ballot.committed), ballot.term, ballot.node, &[]),
             Record::Truncate(None) => (TRUNCATE, 0, 0, 0, &[]),
             Record::Truncate(Some(keep)) => (TRUNCATE, 1, keep.term, keep.index, &[]),
-            Record::Purge(upto) => (PURGE, 0, upto.term, upto.index, &[]),
+            Record::Purge { upto, last } => (PURGE, 0, upto.term, upto.index, &last.to_le_bytes()),
         };
         let mut body = Vec::with_capacity(HEAD + tail.len());
         body.extend_from_slice(&group.to_le_bytes());
@@ -106,7 +113,7 @@ impl Record {
         let group = u32::from_le_bytes(std::array::from_fn(|i| head[i]));
         let (tag, first, second) = (head[4], number(8), number(16));
         let position = Position { term: first, index: second };
-        if head[5..8] != [0; 3] || (kind != ENTRY && !tail.is_empty()) {
+        if head[5..8] != [0; 3] || (kind != ENTRY && kind != PURGE && !tail.is_empty()) {
             return Err(FormatError::Reserved { what: "log record" });
         }
         let record = match (kind, tag) {
@@ -116,7 +123,10 @@ impl Record {
             (VOTE, 0 | 1) => Record::Vote(Ballot { term: first, node: second, committed: tag == 1 }),
             (TRUNCATE, 0) if (first, second) == (0, 0) => Record::Truncate(None),
             (TRUNCATE, 1) => Record::Truncate(Some(position)),
-            (PURGE, 0) => Record::Purge(position),
+            (PURGE, 0) => {
+                let last = tail.try_into().map_err(|_| FormatError::Short { what: "log record" })?;
+                Record::Purge { upto: position, last: u64::from_le_bytes(last) }
+            }
             _ => {
                 return Err(FormatError::Unknown {
                     what: "log record",

@@ -25,9 +25,17 @@ struct Shared {
     unsynced: u64,
     disk: (Arc<Map>, Applied),
     start: u64,
+    history: Option<History>,
     /// Syncs until one is cut off by a crash before it took effect.
     fail_after: Option<u64>,
     syncs: u64,
+}
+
+/// What a disk held at each moment.
+struct History {
+    now: Box<dyn Fn() -> u64 + Send>,
+    synced: Vec<(u64, Arc<Map>, Applied)>,
+    committed: Vec<(u64, Arc<Map>)>,
 }
 
 impl SimRows {
@@ -47,6 +55,31 @@ impl SimRows {
         shared.fail_after = None;
         let lost = before.iter().filter(|(key, value)| shared.rows.get(*key) != Some(value)).count();
         (SimRows { shared: self.shared.clone(), start: shared.start }, lost)
+    }
+
+    /// From now on remembers what every batch and every sync made; `now` names the moment of a sync, never falling.
+    pub fn record_history(&self, now: impl Fn() -> u64 + Send + 'static) {
+        let mut shared = self.lock();
+        let synced = vec![(0, shared.disk.0.clone(), shared.disk.1.clone())];
+        shared.history = Some(History { now: Box::new(now), synced, committed: Vec::new() });
+    }
+
+    /// A disk as a power cut would have left it just before `moment`: with the last sync that was done at an earlier one.
+    /// `None` if that was not recorded.
+    pub fn cut_before(&self, moment: u64) -> Option<SimRows> {
+        let shared = self.lock();
+        let synced = &shared.history.as_ref()?.synced;
+        let (_, rows, applied) = synced.iter().rev().find(|(at, _, _)| *at == 0 || *at < moment)?;
+        let disk = (rows.clone(), applied.clone());
+        let cut = Shared { rows: rows.clone(), applied: applied.clone(), disk, ..Shared::default() };
+        Some(SimRows { shared: Arc::new(Mutex::new(cut)), start: 0 })
+    }
+
+    /// The rows after each batch that was recorded, by the index of its entry.
+    pub fn states(&self) -> Vec<(u64, SimView)> {
+        let shared = self.lock();
+        let committed = shared.history.iter().flat_map(|history| &history.committed);
+        committed.map(|(index, rows)| (*index, SimView(rows.clone()))).collect()
     }
 
     /// The `n`-th sync from now on (0 is the next) fails and changes nothing on the disk.
@@ -133,6 +166,10 @@ impl RowStore for SimRows {
             }
         }
         shared.unsynced += bytes;
+        let (rows, index) = (shared.rows.clone(), shared.applied.position.map_or(0, |at| at.index));
+        if let Some(history) = &mut shared.history {
+            history.committed.push((index, rows));
+        }
         Ok(())
     }
 
@@ -149,6 +186,11 @@ impl RowStore for SimRows {
         shared.disk = (shared.rows.clone(), shared.applied.clone());
         shared.unsynced = 0;
         shared.syncs += 1;
+        let (rows, at) = shared.disk.clone();
+        if let Some(history) = &mut shared.history {
+            let now = (history.now)();
+            history.synced.push((now, rows, at));
+        }
         Ok(shared.applied.clone())
     }
 

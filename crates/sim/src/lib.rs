@@ -5,6 +5,7 @@
 //! acknowledged. What it saw comes back as a [`Report`]. The program (`cargo run --release -p sim`) runs them all,
 //! once as they are and once for each planted bug.
 
+pub mod meta;
 pub mod report;
 pub mod store;
 
@@ -20,4 +21,5 @@ pub struct Component {
 }
 
 /// Every component that can be simulated.
-pub const COMPONENTS: &[Component] = &[Component { name: "store", run: store::run }];
+pub const COMPONENTS: &[Component] =
+    &[Component { name: "store", run: store::run }, Component { name: "metadata", run: meta::run }];

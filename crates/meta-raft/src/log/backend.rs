@@ -26,6 +26,16 @@ pub enum LogError {
         /// Which is there.
         found: u64,
     },
+    /// A record names an entry before it that is not there.
+    #[error("the log had entry {expected} before {lsn:#x}, and ends at entry {found} there")]
+    Lost {
+        /// Where the record's batch begins.
+        lsn: u64,
+        /// The entry that it names.
+        expected: u64,
+        /// The last that was found before it.
+        found: u64,
+    },
     /// A record belongs to a group that this process does not run.
     #[error("the log holds a record of group {group} at {lsn:#x}, which is not run here")]
     Group {

@@ -6,6 +6,7 @@ use device::{BlockDev, Durability};
 use journal::{AppendError, Batch, Log, Lsn, Recovery, Room, Shape, Start};
 
 use super::{LogBackend, LogError, Recovered};
+use crate::rows::FormatError;
 
 /// Bytes of a batch that its header and one record's header take, at most.
 const OVERHEAD: usize = 128;
@@ -56,6 +57,10 @@ impl JournalLog {
 async fn read_all(mut recovery: Recovery) -> Result<Vec<Recovered>, LogError> {
     let mut records = Vec::new();
     while let Some(batch) = recovery.next().await? {
+        if batch.records().any(|record| record.flags != 0) {
+            let source = FormatError::Reserved { what: "log record's header" };
+            return Err(LogError::Format { lsn: batch.lsn.0, source });
+        }
         records.extend(batch.records().map(|record| Recovered {
             lsn: batch.lsn.0,
             kind: record.kind,

@@ -78,6 +78,8 @@ impl Contents {
         // Where the group's oldest records were reused, entries begin anywhere: the purge mark that licensed it
         // stands further on. Entries below a mark are gone whatever is left of them.
         let mut early: VecDeque<Logged> = VecDeque::new();
+        // Entries that a mark names and that are not there; a later mark may say that they were purged.
+        let mut lost = None;
         for Recovered { lsn, kind, body } in records {
             let (of, record) =
                 Record::decode(kind, &body).map_err(|source| LogError::Format { lsn, source })?;
@@ -99,7 +101,11 @@ impl Contents {
                         early.pop_back();
                     }
                 }
-                Record::Purge(upto) => {
+                Record::Purge { upto, last } => {
+                    let found = early.back().map_or(upto.index, |logged| logged.entry.log_id.index);
+                    if found.max(upto.index) < last {
+                        lost = Some((lsn, last, found));
+                    }
                     while early.front().is_some_and(|logged| logged.entry.log_id.index <= upto.index) {
                         early.pop_front();
                     }
@@ -107,6 +113,11 @@ impl Contents {
                     contents.purge_lsn = Some(lsn);
                 }
             }
+        }
+        if let Some((lsn, expected, found)) = lost
+            && expected >= contents.first()
+        {
+            return Err(LogError::Lost { lsn, expected, found });
         }
         let lsn = early.front().map_or(0, |logged| logged.lsn);
         let (expected, found) = (contents.first(), early.front().map(|logged| logged.entry.log_id.index));

@@ -10,7 +10,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use tokio::sync::{mpsc, oneshot};
 
-use super::recover::Logged;
+use super::recover::{Contents, Logged};
 use super::writer::{Done, Job, LogShared};
 use crate::raft_types::{EntryT, LogIdT, Types, VoteT, payload_of};
 use crate::record::{Position, Record};
@@ -41,6 +41,12 @@ impl GroupLog {
         durable.await.map_err(|_| io::Error::other("the log has stopped"))?
     }
 
+    /// Writes the marks anew and frees all before them that is not needed. Not durable on return.
+    pub(crate) async fn tidy(&self) -> io::Result<()> {
+        let records = marks(&self.shared.contents());
+        self.send(records, Done::Free).await
+    }
+
     fn range(&self, range: impl RangeBounds<u64>, max: usize, max_bytes: u64) -> Vec<EntryT> {
         let contents = self.shared.contents();
         let first = contents.first();
@@ -67,6 +73,13 @@ impl GroupLog {
         }
         entries
     }
+}
+
+/// What is still to be known when everything before these records is freed: the purge, and the vote.
+fn marks(contents: &Contents) -> Vec<Record> {
+    let last = contents.last().map_or(0, |last| last.index);
+    let purge = contents.purged.map(|upto| Record::Purge { upto, last });
+    purge.into_iter().chain(contents.vote.map(Record::Vote)).collect()
 }
 
 impl RaftLogReader<Types> for GroupLog {
@@ -137,15 +150,13 @@ impl RaftLogStorage<Types> for GroupLog {
     /// Not durable on return: until the mark is, the entries are still there.
     async fn purge(&mut self, log_id: LogIdT) -> Result<(), io::Error> {
         let upto = Position::from(log_id);
-        let mut records = vec![Record::Purge(upto)];
         self.shared.purges.fetch_add(1, Ordering::Relaxed);
-        {
+        let records = {
             let mut contents = self.shared.contents();
             contents.purge(upto);
             contents.purge_lsn = None;
-            // Whatever was written before this batch may be freed after it, the vote too: so it moves along.
-            records.extend(contents.vote.map(Record::Vote));
-        }
+            marks(&contents)
+        };
         self.send(records, Done::Free).await
     }
 }

@@ -87,8 +87,10 @@ impl LogShared {
                     }
                 }
                 Record::Vote(ballot) if contents.vote == Some(*ballot) => contents.vote_lsn = Some(lsn),
-                Record::Purge(upto) if contents.purged == Some(*upto) => contents.purge_lsn = Some(lsn),
-                Record::Vote(_) | Record::Purge(_) | Record::Truncate(_) => {}
+                Record::Purge { upto, .. } if contents.purged == Some(*upto) => {
+                    contents.purge_lsn = Some(lsn)
+                }
+                Record::Vote(_) | Record::Purge { .. } | Record::Truncate(_) => {}
             }
         }
         drop(contents);
@@ -175,7 +177,8 @@ async fn write_round<B: LogBackend>(
         // already, its entries are gone from memory but not by any durable mark: that purge's round frees then.
         let needed = {
             let contents = shared.contents();
-            contents.purge_lsn.map(|_| contents.needed_from().min(lsn))
+            let marked = contents.purge_lsn.is_some() || contents.purged.is_none();
+            marked.then(|| contents.needed_from().min(lsn))
         };
         if let Some(needed) = needed {
             backend.free_before(needed).await?;

@@ -10,7 +10,7 @@ use openraft_rt::{AsyncRuntime, Select2, Select3};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::{Counts, Order};
-use crate::log::LogShared;
+use crate::log::GroupLog;
 use crate::machine::{Machine, Progress, StateMachine};
 use crate::raft_types::Types;
 use crate::record::Position;
@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Beater<R: RowStore, M: StateMachine> {
     pub(super) raft: Raft<Types, Machine<R, M>>,
     pub(super) rows: Arc<R>,
-    pub(super) log: Arc<LogShared>,
+    pub(super) storage: GroupLog,
     pub(super) progress: Arc<Progress>,
     pub(super) counts: Arc<Counts>,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -94,15 +94,19 @@ impl<R: RowStore, M: StateMachine> Beater<R, M> {
 
     /// Small commands take a block of the log each, so it can fill before the rows are worth a beat.
     fn log_is_filling(&self) -> bool {
-        let (used, capacity) = *self.log.space.borrow();
-        used > capacity / 4 && *self.progress.applied.borrow() != self.synced()
+        self.is_filling() && *self.progress.applied.borrow() != self.synced()
+    }
+
+    fn is_filling(&self) -> bool {
+        let (used, capacity) = *self.storage.shared.space.borrow();
+        used > capacity / 4
     }
 
     /// Makes the rows durable and lets the log be purged that far. A failure stops the partition.
     async fn beat(&mut self) {
         // The log first: rows must never be ahead of it. A single voter's are not; this is what keeps others' so.
         let applied = *self.progress.applied.borrow();
-        if self.log.durable.subscribe().wait_for(|durable| *durable >= applied).await.is_err() {
+        if self.storage.shared.durable.subscribe().wait_for(|durable| *durable >= applied).await.is_err() {
             return;
         }
         let rows = self.rows.clone();
@@ -113,9 +117,22 @@ impl<R: RowStore, M: StateMachine> Beater<R, M> {
         };
         self.counts.syncs.fetch_add(1, Ordering::Relaxed);
         *self.progress.synced.lock().unwrap_or_else(PoisonError::into_inner) = Some(synced);
-        if let Err(error) = self.raft.trigger().snapshot().await {
+        if let Err(error) = self.report().await {
             self.stop.fail(format!("Raft stopped: {error}"));
         }
+    }
+
+    /// Lets Raft purge the log up to what is synced. While the log fills, what an earlier run had purged and could not
+    /// free goes too: Raft itself purges only when the report changes.
+    async fn report(&self) -> Result<(), String> {
+        self.raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        if self.is_filling() {
+            if let Some(synced) = self.synced() {
+                self.raft.trigger().purge_log(synced.index).await.map_err(|error| error.to_string())?;
+            }
+            self.storage.tidy().await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     fn failed(&self, error: &SyncError) {

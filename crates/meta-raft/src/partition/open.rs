@@ -110,11 +110,15 @@ fn config() -> Config {
 pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     setup: Setup<R, M, B>,
 ) -> Result<Partition<R>, OpenError> {
-    let Setup { group, rows, machine, log, records, clock, beat } = setup;
+    let Setup { group, rows, machine, mut log, records, clock, beat } = setup;
+    let end = records.last().map_or(0, |last| last.lsn);
     let contents = Contents::read(group, records)?;
     let applied = rows.applied();
+    let fresh = applied.position.is_none();
     check_fit(applied.position, &contents)?;
 
+    // What was freed is remembered by nobody: it is still there, and found.
+    log.free_before(contents.needed_from().min(end)).await?;
     let stop = Stop::new();
     // An entry has a time and a count before its commands.
     let entry_max = log.record_max() - HEAD - 64;
@@ -136,7 +140,7 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     };
     let config = config().validate().map_err(|error| OpenError::Raft(error.to_string()))?;
     let storage = GroupLog { shared: log_shared.clone(), queue: jobs };
-    let raft: Raft<Types, Machine<R, M>> = Raft::new(NODE, Arc::new(config), Alone, storage, adapter)
+    let raft: Raft<Types, Machine<R, M>> = Raft::new(NODE, Arc::new(config), Alone, storage.clone(), adapter)
         .await
         .map_err(|error| OpenError::Raft(error.to_string()))?;
     let ready = async {
@@ -178,7 +182,7 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     let beater = Beater {
         raft: raft.clone(),
         rows: rows.clone(),
-        log: log_shared.clone(),
+        storage: storage.clone(),
         progress: progress.clone(),
         counts: counts.clone(),
         orders: order_queue,
@@ -190,7 +194,13 @@ pub async fn open<R: RowStore, M: StateMachine, B: LogBackend>(
     Rt::spawn(batcher.run());
     Rt::spawn(beater.run());
     Rt::spawn(watch_raft(raft, stop.clone()));
-    Ok(Partition { rows, log: log_shared, progress, counts, calls, orders, command_max: entry_max, stop })
+    let partition =
+        Partition { rows, log: log_shared, progress, counts, calls, orders, command_max: entry_max, stop };
+    if fresh {
+        // From now on the rows know that there was a log: one that has lost all it held never passes for a new one.
+        partition.sync().await.map_err(OpenError::Replay)?;
+    }
+    Ok(partition)
 }
 
 /// Stops the partition when Raft stops, whyever.

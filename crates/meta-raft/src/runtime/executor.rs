@@ -17,6 +17,9 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The id of the future that [`Executor::run`] was called with.
 const MAIN: u64 = 0;
 
+/// A simulated run that takes longer than this, in its own time, is stuck: Raft's timers alone keep it going for ever.
+const STUCK: Duration = Duration::from_secs(2 * 3600);
+
 /// How much simulated time one poll takes.
 const POLL: Duration = Duration::from_micros(1);
 
@@ -233,9 +236,10 @@ impl Executor {
     /// Polls `main` and all tasks until `main` is done. Tasks that are left go on in the next call.
     ///
     /// # Panics
-    /// If a task panics; in a simulation also if everything waits for nothing that will come.
+    /// If a task panics; in a simulation also if it gets nowhere for two hours of its time.
     pub fn run<T>(&mut self, main: impl Future<Output = T>) -> T {
         let _entered = Entered::new(&self.shared);
+        let began = self.shared.now();
         let mut main = pin!(main);
         let main_waker = self.waker(MAIN);
         self.shared.wake(MAIN);
@@ -251,7 +255,11 @@ impl Executor {
                 self.tasks.insert(id, (task, waker));
             }
             match chosen {
-                None => self.wait(next_timer),
+                None => {
+                    self.wait(next_timer);
+                    let stuck = self.shared.simulated.is_some() && self.shared.now() - began > STUCK;
+                    assert!(!stuck, "a simulation that gets nowhere hangs");
+                }
                 Some(MAIN) => {
                     self.tick();
                     if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&main_waker)) {
