@@ -107,6 +107,8 @@ impl Mount {
         if let Err(error) = self.flusher.await {
             tracing::error!(%error, "the flusher ended badly");
         }
+        // Without this a write that comes between the flush and the end of the process would be acknowledged and lost.
+        self.vfs.end_writes();
         let flushed = self.vfs.flush_everything().await;
         self.heartbeat.abort();
         let closed = self.session.close().await;

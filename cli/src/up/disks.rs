@@ -8,6 +8,7 @@ use clock::{Clock, SystemClock};
 use device::OpenOptions;
 use node_agent::NodeAgent;
 use store::{ClusterId, DiskId, FormatOptions, OpenError};
+use types::ByteSize;
 use uuid::Uuid;
 
 use crate::data_dir::{DataDir, DiskRecord, State, sync_dir};
@@ -42,7 +43,7 @@ pub async fn open(
         }
         let uuid = match known {
             true => None,
-            false => Some(format_new(dir, &path, cluster, device, tuning).await?),
+            false => Some(format_new(dir, &path, cluster, resize, tuning).await?),
         };
         records.push((path, uuid));
     }
@@ -77,14 +78,16 @@ fn make_file(dir: &DataDir, path: &Path, bytes: u64) -> anyhow::Result<()> {
     sync_dir(parent)
 }
 
-/// Formats a disk that is new to this data directory, unless there is something on it.
+/// Formats a disk that is new to this data directory, unless there is something on it; a file is made as large as asked
+/// before.
 async fn format_new(
     dir: &DataDir,
     path: &Path,
     cluster: ClusterId,
-    device: OpenOptions,
+    resize: Option<ByteSize>,
     tuning: &Tuning,
 ) -> anyhow::Result<Uuid> {
+    let device = tuning.device();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let options = node_agent::Options { cluster, read_only: true, device };
     match NodeAgent::open(&[path.to_path_buf()], &clock, options).await {
@@ -109,11 +112,14 @@ async fn format_new(
         }
         Err(node_agent::OpenError::Store { source: source @ OpenError::NotHoldfast, .. }) => {
             bail!(
-                "{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)",
+                "{}: {source}; choose another disk, or erase its first and its last MiB (blkdiscard), or give a new file",
                 path.display()
             )
         }
         Err(error) => return Err(error).context("look at the disk"),
+    }
+    if let Some(bytes) = resize {
+        device::grow_disk_file(path, bytes.0).with_context(|| format!("grow {}", path.display()))?;
     }
     let uuid = Uuid::new_v4();
     let mut format = FormatOptions::new(cluster, DiskId(*uuid.as_bytes()));
@@ -126,10 +132,13 @@ async fn format_new(
 }
 
 async fn grow(path: &Path, bytes: u64, device: OpenOptions) -> anyhow::Result<()> {
+    let before = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.len();
     device::grow_disk_file(path, bytes).with_context(|| format!("grow {}", path.display()))?;
     let disk = device::open_disk(path, device).with_context(|| format!("open {}", path.display()))?;
     store::grow(&disk, bytes).await.with_context(|| format!("grow {}", path.display()))?;
-    tracing::info!(path = %path.display(), bytes, "the disk has grown");
+    if before < bytes {
+        tracing::info!(path = %path.display(), bytes, "the disk has grown");
+    }
     Ok(())
 }
 

@@ -109,11 +109,14 @@ fn disk(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<DiskPlan> {
                     path.display(),
                     now.0
                 ),
-                Some(capacity) if capacity > now => {
-                    room_for(path, ByteSize(capacity.0 - now.0))?;
+                Some(capacity) => {
+                    // Also at its size: the file may have grown and the disk on it not, in a start that was cut off.
+                    if capacity > now {
+                        room_for(path, ByteSize(capacity.0 - now.0))?;
+                    }
                     Ok(DiskPlan::File(path.to_path_buf(), Some(capacity)))
                 }
-                _ => Ok(DiskPlan::File(path.to_path_buf(), None)),
+                None => Ok(DiskPlan::File(path.to_path_buf(), None)),
             }
         }
         Ok(_) => bail!("--disk {} is neither a file nor a block device", path.display()),
@@ -185,4 +188,24 @@ fn free_bytes(path: &Path) -> anyhow::Result<ByteSize> {
     let stat =
         rustix::fs::statvfs(there).with_context(|| format!("ask how much is free at {}", there.display()))?;
     Ok(ByteSize(stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DiskPlan, disk};
+    use types::ByteSize;
+
+    #[test]
+    fn a_disk_that_is_asked_to_have_its_files_size_is_grown_to_it() {
+        let tmp = tempfile::tempdir().expect("a folder");
+        let path = tmp.path().join("disk");
+        std::fs::File::create(&path).and_then(|file| file.set_len(1 << 20)).expect("a file");
+        let plan = |capacity: Option<u64>| disk(&path, capacity.map(ByteSize)).expect("a plan");
+        // A start that was cut off may have grown the file, and not the disk on it.
+        for bytes in [1 << 20, 2 << 20] {
+            assert_eq!(plan(Some(bytes)), DiskPlan::File(path.clone(), Some(ByteSize(bytes))));
+        }
+        assert_eq!(plan(None), DiskPlan::File(path.clone(), None));
+        assert!(disk(&path, Some(ByteSize(1 << 19))).is_err());
+    }
 }

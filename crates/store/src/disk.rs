@@ -11,7 +11,7 @@ use types::{BLOCK, ByteOffset, ByteSize, FragmentId};
 use crate::checkpointer::no_checkpoint;
 use crate::commit::Driver;
 use crate::error::{Damage, FormatError, GrowError, OpenError};
-use crate::layout::{ClusterId, DiskId, FormatOptions, Layout};
+use crate::layout::{ClusterId, DiskId, ENDS, FormatOptions, Layout};
 use crate::roots;
 use crate::store::Store;
 use crate::superblock::{State, Superblock, VERSION, segment_is_sound};
@@ -78,9 +78,9 @@ pub async fn format(dev: &dyn BlockDev, options: &FormatOptions) -> Result<(), F
     }
     let bytes = dev.geometry().bytes;
     let layout = Layout::of(bytes, options)?;
-    // What was there before must not be found by an open between here and the end.
-    for at in Superblock::places(bytes) {
-        let zeros = vec![IoBuf::zeroed(BLOCK as usize)];
+    // What was there before must not be found by an open between here and the end, and by nobody else ever.
+    for at in [0, bytes / BLOCK * BLOCK - ENDS] {
+        let zeros = vec![IoBuf::zeroed(ENDS as usize)];
         dev.write(ByteOffset(at), zeros, Durability::Buffered, IoClass::Log).await?;
     }
     dev.flush().await?;
@@ -117,7 +117,10 @@ pub async fn open(
 ) -> Result<(Store, Driver, RecoveryReport), OpenError> {
     let started = clock.elapsed();
     let copies = roots::read_copies(&*dev).await;
-    let superblock = roots::pick(&copies, dev.geometry().bytes)?;
+    let superblock = match roots::pick(&copies, dev.geometry().bytes) {
+        Err(OpenError::Blank) if !roots::ends_are_blank(&*dev).await? => return Err(OpenError::NotHoldfast),
+        picked => picked?,
+    };
     check_identity(&superblock, &options)?;
     let stray = roots::stray(&copies, &superblock);
     let clock_after = Arc::clone(&clock);

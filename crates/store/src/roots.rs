@@ -6,6 +6,7 @@ use device::{BlockDev, Durability, IoBuf, IoClass, IoError};
 use types::{BLOCK, ByteOffset, ByteSize};
 
 use crate::error::OpenError;
+use crate::layout::ENDS;
 use crate::superblock::{Superblock, SuperblockError, choose};
 
 /// Why a place holds no copy of a superblock.
@@ -51,7 +52,7 @@ pub async fn read_copies(dev: &dyn BlockDev) -> Vec<Copy> {
             copies.insert(at, copy);
         }
     }
-    for end in ends.into_iter().filter(|end| *end >= 2 * crate::layout::ENDS) {
+    for end in ends.into_iter().filter(|end| *end >= 2 * ENDS) {
         for number in 2..4 {
             let at = Superblock::places(end)[number as usize];
             if let Some(copy) = read_copy(dev, at, number).await {
@@ -77,6 +78,22 @@ async fn read_copy(dev: &dyn BlockDev, at: u64, number: u32) -> Option<Copy> {
         },
     };
     Some(Copy { at, number, found })
+}
+
+/// Whether the ends of a disk, where only superblocks of ours ever are, are zeros: others have their roots in the same
+/// ends but at other places, so blank copies alone do not make a disk blank.
+pub(crate) async fn ends_are_blank(dev: &dyn BlockDev) -> Result<bool, IoError> {
+    let bytes = dev.geometry().bytes / BLOCK * BLOCK;
+    let len = bytes.min(ENDS);
+    for at in [0, bytes - len] {
+        if len > 0 {
+            let end = dev.read(ByteOffset(at), IoBuf::zeroed(len as usize), IoClass::Log).await?;
+            if end.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// The superblock that counts, or why the disk cannot be opened.

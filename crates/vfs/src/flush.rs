@@ -73,8 +73,13 @@ impl Vfs {
 
     /// As [`Vfs::flush_node`], by who holds the node's `flush` lock.
     pub(crate) async fn flush_all_of(&self, node: &Node, _alone: &MutexGuard<'_, ()>) -> Result<(), Errno> {
-        let Some(dirty) = self.arena.summary(node.ino) else { return Ok(()) };
+        // Before the look at the records: a write adds both at once, so whatever was charged up to here is theirs. A
+        // charge of a later record that this flush gave back would let more be accepted than there is room for.
         let charge = TakenCharge::take(self, node);
+        let Some(dirty) = self.arena.summary(node.ino) else {
+            charge.release();
+            return Ok(());
+        };
         let result = match self.broken.get() {
             Some(errno) => Err(*errno),
             None => self.flush_through(node, dirty.last).await,

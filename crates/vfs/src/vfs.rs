@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use arena::Arena;
 use clock::Clock;
@@ -67,6 +67,8 @@ pub struct Vfs {
     pub(crate) stuck: std::sync::Mutex<Option<Errno>>,
     /// Why nothing can be changed any more, once that is so.
     pub(crate) broken: OnceLock<Errno>,
+    /// Whether no write is accepted any more. Read-locked while one is, so that none is under way once it is set.
+    pub(crate) writes_ended: RwLock<bool>,
     pub(crate) flushes: AtomicU64,
     pub(crate) flush_failures: AtomicU64,
     pub(crate) lost: AtomicU64,
@@ -94,6 +96,7 @@ impl Vfs {
             closed: std::sync::Mutex::default(),
             stuck: std::sync::Mutex::new(None),
             broken: OnceLock::new(),
+            writes_ended: RwLock::new(false),
             flushes: AtomicU64::new(0),
             flush_failures: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -146,6 +149,12 @@ impl Vfs {
                 Box::pin(self.fallocate(ctx, ino, handle, mode, offset, len)).await
             }
         }
+    }
+
+    /// From now on every write is refused with `EIO`: what [`Vfs::flush_everything`] stores after this is all that was
+    /// ever accepted. For the end of a mount that is still in use.
+    pub fn end_writes(&self) {
+        *self.writes_ended.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
     /// What the mount has done and holds.

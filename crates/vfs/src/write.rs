@@ -1,6 +1,7 @@
 //! Data, written: accepted into the arena.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use arena::AcceptError;
@@ -142,6 +143,10 @@ impl Vfs {
         piece: &Piece<'_>,
         charged: &mut Option<u64>,
     ) -> Result<(), Refused> {
+        let ended = self.writes_ended.read().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return Err(Refused::Failed(Errno::EIO));
+        }
         let first = self.arena.summary(node.ino).is_none();
         let mut state = node.state();
         if state.is_gone() {

@@ -46,6 +46,15 @@ async fn blank_foreign_half_formatted_and_truncated_disks_are_told_apart() {
     let foreign = SimDisk::new(BYTES);
     foreign.poke(0, b"\xeb\x3c\x90mkfs.fat");
     assert_eq!(why(&foreign).await, OpenError::NotHoldfast);
+    // Others have their roots elsewhere in the ends: a RAID member at 4 KiB or 8 KiB before the end, ZFS at 16 KiB.
+    for at in [4096, 16 << 10, (1 << 20) - 1, BYTES - (1 << 20), BYTES - 8192, BYTES - 1] {
+        let foreign = SimDisk::new(BYTES);
+        foreign.poke(at, b"\xfc");
+        assert_eq!(why(&foreign).await, OpenError::NotHoldfast, "{at}");
+        store::format(&foreign, &small()).await.expect("format");
+        open(&foreign).await.close().await;
+        assert_ne!(foreign.peek(at, 1), b"\xfc", "{at}: formatting erases it");
+    }
 
     let disk = formatted(BYTES).await;
     for bytes in [BYTES - 4096, BYTES / 2, 70_000, 4096] {

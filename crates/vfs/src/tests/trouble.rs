@@ -185,3 +185,14 @@ async fn a_write_to_a_full_arena_fails_when_nothing_can_be_flushed() {
     let reopened = bench.open_as(ino, READ_WRITE).await;
     assert_eq!(bench.read(ino, reopened, 0, 1).await.expect("read"), [1], "what was accepted still shows");
 }
+
+#[tokio::test]
+async fn after_the_end_of_writes_none_is_accepted_and_those_before_are_stored() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, &[5; 10_000]).await.expect("it is in the arena");
+    bench.vfs.end_writes();
+    assert_eq!(bench.write(ino, handle, 10_000, &[6; 100]).await, Err(Errno::EIO));
+    bench.vfs.flush_everything().await.expect("stored");
+    assert_eq!((bench.vfs.figures().dirty_bytes, bench.attr(ino).await.size), (0, 10_000));
+}
