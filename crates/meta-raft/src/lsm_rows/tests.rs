@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use namespace::{Batch, Rows, Write};
 
@@ -83,45 +83,48 @@ fn views_and_syncs_beside_batches_never_see_half_a_batch() {
     let (first, applied) = batch(1);
     rows.commit(first, applied).unwrap();
     let done = Arc::new(AtomicBool::new(false));
+    let (syncs, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let syncer = std::thread::spawn({
-        let (rows, done) = (rows.clone(), done.clone());
+        let (rows, done, syncs) = (rows.clone(), done.clone(), syncs.clone());
         move || {
-            let mut syncs = 0;
             while !done.load(Ordering::Relaxed) {
                 rows.sync().unwrap();
-                syncs += 1;
+                syncs.fetch_add(1, Ordering::Relaxed);
             }
-            syncs
         }
     });
     let reader = std::thread::spawn({
-        let (rows, done) = (rows.clone(), done.clone());
+        let (rows, done, seen) = (rows.clone(), done.clone(), seen.clone());
         move || {
-            let mut seen = 0;
             while !done.load(Ordering::Relaxed) {
                 let view = rows.view();
                 let mut found = Vec::new();
-                let scanned = view.scan(&[1], &[2], seen % 2 == 0, &mut |_, value| {
-                    found.push(u64::from_le_bytes(value[..8].try_into().unwrap()));
-                    true
-                });
+                let scanned =
+                    view.scan(&[1], &[2], seen.load(Ordering::Relaxed) % 2 == 0, &mut |_, value| {
+                        found.push(u64::from_le_bytes(value[..8].try_into().unwrap()));
+                        true
+                    });
                 // A view that outlived its syncs may refuse, but never lies.
                 if scanned.is_ok() {
                     assert!(found.iter().all(|n| *n == found[0]), "a torn view: {found:?}");
-                    seen += 1;
+                    seen.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            seen
         }
     });
-    for n in 2..=3000 {
+    // On a busy machine the others need longer to get their turns. A thread that failed gets none.
+    let few = || syncs.load(Ordering::Relaxed) < 2 || seen.load(Ordering::Relaxed) < 10;
+    let failed = || syncer.is_finished() || reader.is_finished();
+    let mut n = 1;
+    while n < 3000 || (few() && !failed()) {
+        n += 1;
         let (batch, applied) = batch(n);
         rows.commit(batch, applied).unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    let (syncs, seen) = (syncer.join().unwrap(), reader.join().unwrap());
-    assert!(syncs >= 2 && seen >= 10, "{syncs} syncs and {seen} views prove little");
-    check(&rows, 3000);
+    syncer.join().unwrap();
+    reader.join().unwrap();
+    check(&rows, n);
     // What the last sync left is a whole batch too.
     let synced = rows.applied();
     drop(rows);
