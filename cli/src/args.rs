@@ -8,7 +8,7 @@ use types::ByteSize;
 
 /// Holdfast: a shared POSIX filesystem on your own disks.
 #[derive(Parser, Debug)]
-#[command(name = "holdfast", version, about, max_term_width = 100)]
+#[command(name = "holdfast", version, max_term_width = 100)]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -50,8 +50,13 @@ pub struct UpArgs {
     pub disks: Vec<PathBuf>,
 
     /// Serve /metrics, /healthz and /readyz there, for example 127.0.0.1:7490.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "it is not an IP address with a port; write for example 127.0.0.1:7490".to_string())
 }
 
 /// Arguments of `status`.

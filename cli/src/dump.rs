@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use device::{FileDisk, open_disk};
-use metadata::{LogRecord, Offline, Payload, Record};
+use meta_raft::Ballot;
+use metadata::{LogRecord, Offline, Payload, Position, Record};
 use namespace::{NAMESPACE_TABLE, Rows, describe};
-use store::CheckpointRecord;
+use store::{CheckpointRecord, CheckpointRef, Entry, Region, Superblock};
+use types::ByteSize;
 
 use crate::args::{DumpArgs, DumpWhat};
 use crate::data_dir::{DataDir, State};
@@ -58,7 +60,9 @@ async fn superblocks(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> an
         let (copies, counts) = store::describe::superblocks(&disk).await;
         for copy in copies {
             match copy.found {
-                Ok(found) => writeln!(out, "copy {} at {}: {found:#?}", copy.number, copy.at)?,
+                Ok(found) => {
+                    write!(out, "copy {} at {}:\n{}", copy.number, copy.at, superblock_text(&found))?
+                }
                 Err(error) => writeln!(out, "copy {} at {}: {error}", copy.number, copy.at)?,
             }
         }
@@ -70,6 +74,39 @@ async fn superblocks(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> an
     Ok(())
 }
 
+fn superblock_text(superblock: &Superblock) -> String {
+    let Superblock { version, cluster, disk, sequence, incarnation, state, disk_bytes, .. } = superblock;
+    let Superblock { incompat, ro_compat, layout, checkpoint, journal_flushed, segment_bytes, .. } =
+        superblock;
+    let region = |name: &str, region: Region| {
+        format!("    {name:<12} at {:>14}, {}\n", region.at, ByteSize(region.len))
+    };
+    let state = match state {
+        store::State::Open => "open: the journal holds what the checkpoint lacks",
+        store::State::Closed => "closed in order",
+    };
+    let mut text = format!(
+        "    version {version}, features {incompat:#x}, features for writers {ro_compat:#x}\n    cluster {cluster}, disk {disk}\n    \
+         sequence {sequence}, incarnation {incarnation}, {state}\n    {disk_bytes} bytes, journal segments of {segment_bytes} bytes\n"
+    );
+    text.push_str(&region("journal", layout.journal));
+    text.push_str(&region("intents", layout.intents));
+    text.push_str(&region("checkpoint 0", layout.checkpoints[0]));
+    text.push_str(&region("checkpoint 1", layout.checkpoints[1]));
+    text.push_str(&region("data", layout.data));
+    let CheckpointRef { slot, crc, len, journal_from, entries } = checkpoint;
+    text.push_str(&format!(
+        "    checkpoint {slot} counts: {entries} fragments in {len} bytes, crc {crc:#010x}; the journal is replayed from \
+         {journal_from:#x} and was durable below {journal_flushed:#x}\n"
+    ));
+    text
+}
+
+fn entry_text(entry: &Entry) -> String {
+    let Entry { block, stored_len, header_crc, epoch, .. } = entry;
+    format!("block {block}, {stored_len} bytes, header crc {header_crc:#010x}, epoch {}", epoch.0)
+}
+
 async fn journal(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> anyhow::Result<()> {
     for (path, disk) in disks(dir, tuning)? {
         writeln!(out, "{path}")?;
@@ -78,6 +115,11 @@ async fn journal(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> anyhow
         let read = store::describe::journal(Arc::new(disk), &superblock, |found| {
             let durable = if found.durable { "durable" } else { "unsure" };
             lines.push(match found.record {
+                Ok(store::Record::Put { id, entry }) => {
+                    format!("{:#x} {durable} put {id} {}", found.lsn, entry_text(&entry))
+                }
+                Ok(store::Record::Delete { id }) => format!("{:#x} {durable} delete {id}", found.lsn),
+                Ok(store::Record::Tombstone { id }) => format!("{:#x} {durable} tombstone {id}", found.lsn),
                 Ok(record) => format!("{:#x} {durable} {record:?}", found.lsn),
                 Err(error) => format!("{:#x} {durable} {error}", found.lsn),
             });
@@ -95,14 +137,18 @@ async fn checkpoint(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> any
     for (path, disk) in disks(dir, tuning)? {
         writeln!(out, "{path}")?;
         let superblock = store::describe::superblocks(&disk).await.1.context("read the superblock")?;
+        let mut fragments = Vec::new();
         let mut lines = Vec::new();
         let read = store::describe::checkpoint(&disk, &superblock, |found| match found {
             CheckpointRecord::Shard(part) => {
-                lines.extend(part.entries.iter().map(|(id, entry)| format!("{id} {entry:?}")));
+                fragments.extend(part.entries.iter().copied());
             }
             CheckpointRecord::Group(id, group) => lines.push(format!("group {id} {group:?}")),
         });
         let read = read.await;
+        // They lie in the order of a hash; by name they can be found and compared.
+        fragments.sort_unstable_by_key(|(id, _)| *id);
+        lines.extend(fragments.iter().map(|(id, entry)| format!("{id} {}", entry_text(entry))));
         for line in lines {
             writeln!(out, "{line}")?;
         }
@@ -116,10 +162,18 @@ fn log(dir: &DataDir, out: &mut impl Write) -> anyhow::Result<()> {
         match record {
             Ok((group, Record::Entry { position, payload: Payload::Commands(bytes) })) => {
                 let entry = namespace::decode_entry(&bytes).context("decode an entry")?;
-                writeln!(out, "{lsn:#x} group {group} entry {position:?} at {:?}", entry.time)?;
+                let Position { term, index } = position;
+                writeln!(out, "{lsn:#x} group {group} entry {index} of term {term} at {:?}", entry.time)?;
                 for command in entry.commands {
                     writeln!(out, "    {command:?}")?;
                 }
+            }
+            Ok((group, Record::Vote(Ballot { term, node, committed }))) => {
+                let won = if committed { "elected" } else { "asked" };
+                writeln!(out, "{lsn:#x} group {group} vote of term {term} for node {node}, {won}")?;
+            }
+            Ok((group, Record::Purge { upto: Position { term, index }, .. })) => {
+                writeln!(out, "{lsn:#x} group {group} purge up to entry {index} of term {term}")?;
             }
             Ok((group, record)) => writeln!(out, "{lsn:#x} group {group} {record:?}")?,
             Err(error) => writeln!(out, "{lsn:#x} {error}")?,

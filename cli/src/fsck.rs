@@ -60,7 +60,7 @@ fn for_people(findings: &Findings) -> String {
         text.push_str(&format!("{problem}\n"));
     }
     text.push_str(&format!(
-        "{} volumes, {} extents, {} fragments, {} read; {} fragments ({}) that no file uses will be freed\n",
+        "volumes {}, extents {}, fragments {}, {} read; fragments that no file uses and that will be freed: {} ({})\n",
         findings.volumes,
         findings.extents,
         findings.fragments,
@@ -83,6 +83,10 @@ async fn check(dir: &DataDir, tuning: &Tuning) -> anyhow::Result<Findings> {
         return Ok(findings);
     }
     let offline = Offline::open(dir.path()).context("read the metadata")?;
+    if offline.report().last.is_none() && offline.report().synced.is_none() {
+        let log = dir.meta().join("raft.log");
+        findings.problems.push(format!("{} has lost all of its entries", log.display()));
+    }
     let rows: &dyn Rows = &offline;
     check_rows(rows, &mut findings)?;
 

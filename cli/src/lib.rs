@@ -37,8 +37,36 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Nothing above this consumes an error, so this is the one line that tells of it.
-            eprintln!("holdfast: {error:#}");
+            eprintln!("holdfast: {}", sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes in one line. A cause that the text before it tells already is not told again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+    use anyhow::anyhow;
+
+    #[test]
+    fn an_error_is_told_once_and_in_one_line() {
+        let error =
+            anyhow!("no entry (os error 2)").context("read a: no entry (os error 2)").context("open\nit");
+        assert_eq!(sentence(&error), "open it: read a: no entry (os error 2)");
+        assert_eq!(sentence(&anyhow!("why").context("what")), "what: why");
     }
 }

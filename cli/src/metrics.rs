@@ -40,7 +40,7 @@ impl Collector for Operations {
             MetricType::Histogram,
         )?;
         for figures in seen() {
-            let bounds = LATENCY_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+            let bounds = LATENCY_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(figures.latency).collect();
             let count = figures.latency.iter().sum();
             let labels = self.labels(figures);
@@ -189,6 +189,7 @@ mod tests {
             "holdfast_starts_total 3",
             "holdfast_fuse_op_errors_total{op=\"read\",volume=\"default\",result=\"EIO\"} 1",
             "holdfast_fuse_op_duration_seconds_bucket{le=\"0.00002\",op=\"read\",volume=\"default\"} 2",
+            "holdfast_fuse_op_duration_seconds_bucket{le=\"+Inf\",op=\"read\",volume=\"default\"} 2",
             "holdfast_fuse_op_duration_seconds_count{op=\"read\",volume=\"default\"} 2",
             "# EOF",
         ] {

@@ -52,6 +52,8 @@ pub struct Options {
     pub free: Arc<dyn FreeSpace>,
     /// Deleted files and spent sessions are reclaimed in the background.
     pub reclaim: bool,
+    /// The service has been open before, so that it must hold something: that nothing is left of it is damage.
+    pub used: bool,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             read_only_below: 64 << 20,
             free: Arc::new(Filesystem),
             reclaim: true,
+            used: false,
         }
     }
 }
@@ -165,6 +168,12 @@ pub enum OpenError {
         path: PathBuf,
         /// How.
         source: LogError,
+    },
+    /// It has been open before, and nothing is left of it.
+    #[error("{} has lost all of its entries; restore {} from a backup", .path.join("raft.log").display(), .path.display())]
+    Empty {
+        /// Its folder.
+        path: PathBuf,
     },
     /// Rows and log do not fit each other, or the log cannot be replayed.
     #[error("{}: {source}", .path.display())]

@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::future::ready;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use clock::{Clock, SystemClock};
 use meta_client::{CallError, MetaFuture, MetaService};
-use meta_raft::{Executor, JournalLog, LsmRows, Namespace, Partition, RowStore, RowView, Setup, Stopped};
+use meta_raft::{
+    Applied, Executor, JournalLog, LsmRows, Namespace, Partition, RowStore, RowView, Setup, Stopped,
+};
 use namespace::{Answer, Envelope, Query, Reply, VolumeInfo};
 
 use crate::figures::{Figures, LatencyCounts};
@@ -48,6 +50,12 @@ impl Service {
         Folder::of(data).path.exists()
     }
 
+    /// What is missing of a service that was made in a data directory, if something is. What is there may be damaged.
+    pub fn missing(data: &Path) -> Option<PathBuf> {
+        let folder = Folder::of(data);
+        [folder.path.clone(), folder.log(), folder.rows()].into_iter().find(|part| !part.exists())
+    }
+
     /// Opens the service in a data directory: every command that was ever answered is in its rows on return. Blocks.
     ///
     /// # Errors
@@ -72,6 +80,12 @@ impl Service {
                     let log = JournalLog::open(disk, shape).await;
                     let log = log.map_err(|source| OpenError::Log { path: folder.log(), source });
                     let partition = match log {
+                        Ok((_, records))
+                            if options.used && records.is_empty() && rows.applied() == Applied::default() =>
+                        {
+                            // A group that begins anew would free every fragment that the lost rows named.
+                            Err(OpenError::Empty { path: folder.path.clone() })
+                        }
                         Ok((log, records)) => {
                             let (clock, beat) = (options.clock.clone(), options.beat);
                             let machine = Arc::new(Namespace);

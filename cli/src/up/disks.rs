@@ -15,6 +15,49 @@ use crate::data_dir::{DataDir, DiskRecord, State, sync_dir};
 use crate::tuning::Tuning;
 use crate::up::plan::DiskPlan;
 
+/// Looks at disks that a data directory which is not there yet would take: each must be blank. Changes nothing.
+pub async fn look(plans: &[DiskPlan], tuning: &Tuning) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    for plan in plans {
+        let (DiskPlan::File(path, _) | DiskPlan::Device(path)) = plan else { continue };
+        if is_empty(path) {
+            continue;
+        }
+        // Nobody has this identity, so no disk can belong to it.
+        let cluster = ClusterId(*Uuid::new_v4().as_bytes());
+        let options = node_agent::Options { cluster, read_only: true, device: tuning.device() };
+        match NodeAgent::open(std::slice::from_ref(path), &clock, options).await {
+            Ok(agent) => {
+                agent.close().await.context("close the disk")?;
+                bail!("{} belongs to another data directory", path.display());
+            }
+            Err(error) => unless_blank(path, error)?,
+        }
+    }
+    Ok(())
+}
+
+/// The error with which a disk was refused, unless that there is nothing on it.
+fn unless_blank(path: &Path, error: node_agent::OpenError) -> anyhow::Result<()> {
+    match error {
+        node_agent::OpenError::Store { source: OpenError::Blank | OpenError::HalfFormatted, .. } => Ok(()),
+        node_agent::OpenError::Store {
+            source: source @ (OpenError::NotHoldfast | OpenError::OtherCluster { .. }),
+            ..
+        } => {
+            bail!(
+                "{}: {source}; choose another disk, or erase it first (wipefs --all, or a new file)",
+                path.display()
+            )
+        }
+        error => Err(error).context("look at the disk"),
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0)
+}
+
 /// Makes, formats and grows what the plan says, notes every disk in the identity, and opens them all.
 pub async fn open(
     dir: &mut DataDir,
@@ -90,8 +133,13 @@ async fn format_new(
     let device = tuning.device();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let options = node_agent::Options { cluster, read_only: true, device };
+    let make_larger = |bytes: ByteSize| {
+        device::grow_disk_file(path, bytes.0).with_context(|| format!("grow {}", path.display()))
+    };
+    if let (Some(bytes), true) = (resize, is_empty(path)) {
+        make_larger(bytes)?;
+    }
     match NodeAgent::open(&[path.to_path_buf()], &clock, options).await {
-        Err(node_agent::OpenError::Store { source: OpenError::Blank | OpenError::HalfFormatted, .. }) => {}
         // An earlier first start of this very directory came so far, and nothing was ever served from it.
         Ok(agent) if dir.identity().state == State::Creating => {
             agent.close().await.context("close the disk")?
@@ -110,16 +158,10 @@ async fn format_new(
             // Formatted for this directory by a start that was cut off before it was noted: nothing is on it.
             return Ok(uuid);
         }
-        Err(node_agent::OpenError::Store { source: source @ OpenError::NotHoldfast, .. }) => {
-            bail!(
-                "{}: {source}; choose another disk, or erase its first and its last MiB (blkdiscard), or give a new file",
-                path.display()
-            )
-        }
-        Err(error) => return Err(error).context("look at the disk"),
+        Err(error) => unless_blank(path, error)?,
     }
     if let Some(bytes) = resize {
-        device::grow_disk_file(path, bytes.0).with_context(|| format!("grow {}", path.display()))?;
+        make_larger(bytes)?;
     }
     let uuid = Uuid::new_v4();
     let mut format = FormatOptions::new(cluster, DiskId(*uuid.as_bytes()));
@@ -132,11 +174,14 @@ async fn format_new(
 }
 
 async fn grow(path: &Path, bytes: u64, device: OpenOptions) -> anyhow::Result<()> {
-    let before = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.len();
+    // A file that has lost its end must not be given a new one that is blank.
+    let disk = device::open_disk(path, device).with_context(|| format!("open {}", path.display()))?;
+    let whole = store::describe::superblocks(&disk).await.1.with_context(|| path.display().to_string())?;
+    drop(disk);
     device::grow_disk_file(path, bytes).with_context(|| format!("grow {}", path.display()))?;
     let disk = device::open_disk(path, device).with_context(|| format!("open {}", path.display()))?;
     store::grow(&disk, bytes).await.with_context(|| format!("grow {}", path.display()))?;
-    if before < bytes {
+    if whole.disk_bytes < bytes {
         tracing::info!(path = %path.display(), bytes, "the disk has grown");
     }
     Ok(())

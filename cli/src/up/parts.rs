@@ -45,7 +45,10 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mut dir = match plan.dir {
             Some(dir) => dir,
-            None => DataDir::create(&plan.data, new_node()?)?,
+            None => {
+                disks::look(&plan.disks, &tuning).await?;
+                DataDir::create(&plan.data, new_node()?)?
+            }
         };
         if dir.identity().state == State::Creating {
             dir.clear_unfinished()?;
@@ -112,9 +115,10 @@ impl Parts {
 }
 
 async fn open_service(dir: &mut DataDir, clock: Arc<dyn Clock>, tuning: &Tuning) -> anyhow::Result<Service> {
-    let options = tuning.metadata(clock)?;
+    let mut options = tuning.metadata(clock)?;
     let path = dir.path().to_path_buf();
     let create = dir.identity().state == State::Creating;
+    options.used = !create;
     // Both block: they read and write files by plain system calls.
     let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Service> {
         if create {

@@ -54,7 +54,17 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
     let mount = client::check_mount_point(&args.mount)?;
     not_within(&mount, &args.data)?;
     let disks = match dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready) {
-        Some(_) => known_disks(dir.as_ref().context("a whole directory is open")?, args)?,
+        Some(_) => {
+            let dir = dir.as_ref().context("a whole directory is open")?;
+            if let Some(part) = metadata::Service::missing(dir.path()) {
+                bail!(
+                    "{} is missing: it tells which files there are and where their data lie; restore {} from a backup",
+                    part.display(),
+                    dir.meta().display()
+                );
+            }
+            known_disks(dir, args)?
+        }
         None => new_disks(args)?,
     };
     let metrics = args.metrics.map(bind).transpose()?;
@@ -92,9 +102,26 @@ fn new_disks(args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
         if args.disks[..at].iter().any(|other| std::path::absolute(other).is_ok_and(|other| other == full)) {
             bail!("--disk {} is given twice", path.display());
         }
-        plans.push(disk(&full, args.capacity)?);
+        let plan = disk(&full, args.capacity)?;
+        if let DiskPlan::File(path, grown) = &plan {
+            large_enough(path, *grown)?;
+        }
+        plans.push(plan);
     }
     Ok(plans)
+}
+
+/// A file that is there and new to us has to be a disk's size, or to become it.
+fn large_enough(path: &Path, grown: Option<ByteSize>) -> anyhow::Result<()> {
+    let found = std::fs::metadata(path).with_context(|| format!("look at --disk {}", path.display()))?;
+    let bytes = grown.unwrap_or(ByteSize(found.len()));
+    if bytes < CAPACITY_MIN {
+        bail!(
+            "--disk {} is too small ({bytes}); let it grow with --capacity, to at least {CAPACITY_MIN}",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn disk(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<DiskPlan> {
@@ -142,19 +169,15 @@ fn known_disks(dir: &DataDir, args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
             known.push(full);
         }
     }
-    let whole = |path: &PathBuf| match disk(path, args.capacity)? {
-        DiskPlan::Make(path, bytes)
-            if dir.identity().disks.iter().any(|record| dir.disk_path(record) == path) =>
-        {
-            let _ = bytes;
-            bail!(
-                "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
-                path.display()
-            )
-        }
-        plan => Ok(plan),
-    };
-    known.iter().map(whole).collect()
+    // Before any question of size: a disk with files on it is not made anew, whatever room there is.
+    let records = &dir.identity().disks;
+    if let Some(gone) = records.iter().map(|record| dir.disk_path(record)).find(|path| !path.exists()) {
+        bail!(
+            "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
+            gone.display()
+        );
+    }
+    known.iter().map(|path| disk(path, args.capacity)).collect()
 }
 
 /// The size of a disk file at `path`, which does not exist.
@@ -191,21 +214,4 @@ fn free_bytes(path: &Path) -> anyhow::Result<ByteSize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{DiskPlan, disk};
-    use types::ByteSize;
-
-    #[test]
-    fn a_disk_that_is_asked_to_have_its_files_size_is_grown_to_it() {
-        let tmp = tempfile::tempdir().expect("a folder");
-        let path = tmp.path().join("disk");
-        std::fs::File::create(&path).and_then(|file| file.set_len(1 << 20)).expect("a file");
-        let plan = |capacity: Option<u64>| disk(&path, capacity.map(ByteSize)).expect("a plan");
-        // A start that was cut off may have grown the file, and not the disk on it.
-        for bytes in [1 << 20, 2 << 20] {
-            assert_eq!(plan(Some(bytes)), DiskPlan::File(path.clone(), Some(ByteSize(bytes))));
-        }
-        assert_eq!(plan(None), DiskPlan::File(path.clone(), None));
-        assert!(disk(&path, Some(ByteSize(1 << 19))).is_err());
-    }
-}
+mod tests;

@@ -39,7 +39,7 @@ impl Signals {
 pub async fn unmount(mount: &Mount, signals: &mut Signals) -> anyhow::Result<()> {
     let Err(busy) = mount.unmount().await else { return ended(mount).await };
     let UnmountError::Busy { .. } = &busy else { return Err(busy).context("unmount") };
-    eprintln!("{busy}; waiting {} s for that to end", PATIENCE.as_secs());
+    tracing::warn!("{busy}; waiting {} s for that to end", PATIENCE.as_secs());
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while tokio::time::Instant::now() < deadline {
         // Dropping the sleep or the wait for a signal loses nothing: both begin anew.
@@ -53,7 +53,7 @@ pub async fn unmount(mount: &Mount, signals: &mut Signals) -> anyhow::Result<()>
             Err(error) => return Err(error).context("unmount"),
         }
     }
-    eprintln!("still in use: writing what was accepted, and detaching {}", mount.dir().display());
+    tracing::warn!("still in use: writing what was accepted, and detaching {}", mount.dir().display());
     mount.detach().await.context("detach")
 }
 

@@ -5,7 +5,7 @@ use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use types::{BLOCK, ByteSize};
 
@@ -169,10 +169,11 @@ pub fn open_disk(path: &Path, options: OpenOptions) -> Result<FileDisk, OpenErro
 }
 
 /// Creates a file of `bytes`, rounded down to whole blocks, with every block reserved and zero. It is durable on return.
+/// Nobody but its owner may open it: it will hold the content of files whatever their permissions are.
 pub fn create_disk_file(path: &Path, bytes: u64) -> Result<(), CreateError> {
     let bytes = bytes - bytes % BLOCK;
     let fail = |doing| move |source| CreateError::Io { path: path.to_path_buf(), doing, source };
-    let file = match File::options().read(true).write(true).create_new(true).open(path) {
+    let file = match File::options().read(true).write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(CreateError::Exists { path: path.to_path_buf() });

@@ -31,7 +31,9 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::CLOCK => body::<Clock>(value),
         kind::COUNTERS => body::<Counters>(value),
         kind::NODE => body::<Node>(value),
-        kind::GROUP => body::<Group>(value),
+        kind::GROUP => {
+            with::<Group>(value, |row| format!("disk {}, {} bytes", key_text(&row.disk), row.bytes))
+        }
         kind::DISK => body::<Disk>(value),
         kind::NAME => body::<VolumeName>(value),
         kind::VOLUME => with::<Volume>(value, |volume| {

@@ -283,7 +283,12 @@ fn what_is_not_a_service_is_refused() {
     std::fs::write(folder.path().join("meta.new/raft.log"), b"half").unwrap();
     assert!(!Service::exists(folder.path()));
     Service::create(folder.path(), &small()).unwrap();
+    let used = || Options { used: true, ..small() };
+    let empty = Service::open(folder.path(), used());
+    assert!(matches!(empty, Err(OpenError::Empty { .. })), "nothing begins anew in what was used");
     let service = Service::open(folder.path(), small()).unwrap();
+    drop(service);
+    let service = Service::open(folder.path(), used()).unwrap();
     assert!(matches!(Service::open(folder.path(), small()), Err(OpenError::Disk(_))), "it is in use");
     drop(service);
     let log = folder.path().join("meta/raft.log");

@@ -6,7 +6,7 @@ mod privileged;
 mod table;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub(crate) use table::{Row, rows};
@@ -16,6 +16,9 @@ pub(crate) const FSTYPE: &str = "fuse.holdfast";
 
 /// The device behind every FUSE mount.
 const DEVICE: &str = "/dev/fuse";
+
+/// Its number on every Linux.
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
 
 /// Why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -176,8 +179,37 @@ fn system(dir: &Path, call: &'static str) -> impl Fn(io::Error) -> MountError + 
 fn open_device() -> Result<OwnedFd, MountError> {
     use rustix::fs::{Mode, OFlags, open};
     use rustix::io::Errno;
-    open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| match error {
-        Errno::ACCESS => MountError::DeviceRefused,
-        error => MountError::NoFuseDevice(error.into()),
-    })
+    open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| match error {
+            Errno::ACCESS => MountError::DeviceRefused,
+            error => MountError::NoFuseDevice(error.into()),
+        })
+        .and_then(|device| is_fuse(device.as_fd()).map(|()| device))
+}
+
+/// Something else may lie in its place, for example in a container with a /dev of its own.
+fn is_fuse(device: BorrowedFd<'_>) -> Result<(), MountError> {
+    use rustix::fs::{FileType, fstat, major, minor};
+    let found = fstat(device).map_err(|error| MountError::NoFuseDevice(error.into()))?;
+    let number = (major(found.st_rdev), minor(found.st_rdev));
+    if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && number == DEVICE_NUMBER {
+        Ok(())
+    } else {
+        Err(MountError::NoFuseDevice(io::Error::other("it is not the FUSE device")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_fuse;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn another_file_in_the_devices_place_is_told_from_it() {
+        let null = std::fs::File::open("/dev/null").expect("opened");
+        let refusal = is_fuse(null.as_fd()).expect_err("is another device").to_string();
+        assert!(refusal.contains("not the FUSE device"), "{refusal}");
+        let file = tempfile::tempfile().expect("a file");
+        assert!(is_fuse(file.as_fd()).is_err());
+    }
 }
