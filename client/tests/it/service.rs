@@ -1,40 +1,11 @@
 //! A metadata service in memory: the real state machine over an ordered map.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clock::{Clock, SystemClock};
 use meta_client::{CallError, MetaFuture, MetaService};
-use namespace::{Answer, Command, Cred, Entry, Envelope, Query, Reply, Rows, RowsError, Write};
+use namespace::{Answer, Command, Cred, Entry, Envelope, MemoryRows, Query, Reply};
 use types::GroupId;
-
-#[derive(Default)]
-struct MemoryRows(BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl Rows for MemoryRows {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        backward: bool,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), RowsError> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut range = self.0.range(from.to_vec()..to.to_vec());
-        while let Some((key, value)) = if backward { range.next_back() } else { range.next() } {
-            if !each(key, value) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A partition with one volume, `main`, and one group.
 pub struct MemoryMeta {
@@ -72,12 +43,7 @@ impl MemoryMeta {
         let entry = Entry { time: self.clock.now(), commands: vec![envelope] };
         let (batch, mut replies) =
             namespace::apply(&*rows, &entry).expect("rows that the state machine wrote");
-        for (key, write) in batch {
-            match write {
-                Write::Put(value) => rows.0.insert(key, value),
-                Write::Delete => rows.0.remove(&key),
-            };
-        }
+        rows.commit(&batch);
         replies.remove(0)
     }
 }

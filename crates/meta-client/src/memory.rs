@@ -1,9 +1,9 @@
 //! A metadata service in memory, for tests: the real state machine, without a log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use namespace::{Answer, Batch, Entry, Envelope, Query, Reply, Rows, RowsError, Write};
+use namespace::{Answer, Entry, Envelope, MemoryRows, Query, Reply, RowsError};
 use types::Nanos;
 
 use crate::{CallError, MetaFuture, MetaService};
@@ -35,9 +35,6 @@ struct State {
     stopped: bool,
 }
 
-#[derive(Debug, Default)]
-struct MemoryRows(BTreeMap<Vec<u8>, Vec<u8>>);
-
 impl MemoryService {
     /// A service without volumes.
     pub fn new() -> MemoryService {
@@ -59,7 +56,7 @@ impl State {
         self.now += 1000;
         let entry = Entry { time: Nanos(self.now), commands: vec![envelope] };
         let (batch, mut replies) = namespace::apply(&self.rows, &entry).map_err(stopped)?;
-        self.rows.commit(batch);
+        self.rows.commit(&batch);
         Ok(replies.pop().expect("one command has one reply"))
     }
 
@@ -100,41 +97,5 @@ impl MetaService for MemoryService {
             false => namespace::query(&state.rows, &query).map_err(stopped),
         };
         Box::pin(std::future::ready(answer))
-    }
-}
-
-impl MemoryRows {
-    fn commit(&mut self, batch: Batch) {
-        for (key, write) in batch {
-            match write {
-                Write::Put(value) => self.0.insert(key, value),
-                Write::Delete => self.0.remove(&key),
-            };
-        }
-    }
-}
-
-impl Rows for MemoryRows {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        backward: bool,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), RowsError> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut range = self.0.range(from.to_vec()..to.to_vec());
-        while let Some((key, value)) = if backward { range.next_back() } else { range.next() } {
-            if !each(key, value) {
-                break;
-            }
-        }
-        Ok(())
     }
 }

@@ -17,7 +17,6 @@ mod encoding;
 mod fallocate;
 mod keys;
 mod map;
-#[cfg(test)]
 mod memory;
 mod names;
 mod overlay;
@@ -48,6 +47,7 @@ pub use encoding::{
     ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
 };
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
+pub use memory::MemoryRows;
 pub use query::{Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, SessionInfo, VolumeInfo};
 pub use rows::{Batch, Rows, RowsError, Write};
 pub use wire::DecodeError;

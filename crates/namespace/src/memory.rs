@@ -1,4 +1,4 @@
-//! Rows in memory, for tests.
+//! Rows in memory: for tests, here and in the crates above.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;

@@ -11,7 +11,7 @@ use extents::memory::MemoryStore;
 use extents::{Extents, Group};
 use meta_client::{CallError, MetaFuture, MetaService, Session};
 use namespace::{
-    Answer, Attr, Command, Cred, Entry, Envelope, NewKind, Query, Reply, Rows, RowsError, SetAttr, Write,
+    Answer, Attr, Command, Cred, Entry, Envelope, MemoryRows, NewKind, Query, Reply, RowsError, SetAttr,
 };
 use types::{Epoch, Errno, GroupId, Ino, Nanos, VolumeId};
 
@@ -37,9 +37,6 @@ pub(crate) struct Service {
     pub(crate) slow: AtomicBool,
 }
 
-#[derive(Default)]
-struct MemoryRows(BTreeMap<Vec<u8>, Vec<u8>>);
-
 impl Service {
     fn rigging(&self) -> MutexGuard<'_, Rigging> {
         self.rigging.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,12 +51,7 @@ impl Service {
         self.clock.advance(Duration::from_micros(10));
         let entry = Entry { time: self.clock.now(), commands: vec![envelope] };
         let (batch, mut replies) = namespace::apply(&rigging.rows, &entry).map_err(stopped)?;
-        for (key, write) in batch {
-            match write {
-                Write::Put(value) => rigging.rows.0.insert(key, value),
-                Write::Delete => rigging.rows.0.remove(&key),
-            };
-        }
+        rigging.rows.commit(&batch);
         Ok(replies.pop().expect("one command has one reply"))
     }
 
@@ -113,31 +105,6 @@ impl MetaService for Service {
     fn read(&self, query: Query) -> MetaFuture<Answer> {
         let answer = namespace::query(&self.rigging().rows, &query).map_err(stopped);
         Box::pin(Service::later(self.slow.load(Ordering::Relaxed), answer))
-    }
-}
-
-impl Rows for MemoryRows {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RowsError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        backward: bool,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), RowsError> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut range = self.0.range(from.to_vec()..to.to_vec());
-        while let Some((key, value)) = if backward { range.next_back() } else { range.next() } {
-            if !each(key, value) {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 
