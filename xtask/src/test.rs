@@ -17,6 +17,9 @@ pub use real_work::make_tree;
 
 use crate::{crash, served, shell, sim, tree, verify};
 
+/// Free space that a run on a warm target folder needs; a cold one takes about 13 GiB.
+const SPACE_MIN: u64 = 8 << 30;
+
 /// Arguments of `test`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
@@ -66,6 +69,31 @@ pub fn empty_scratch(stage: &str) -> anyhow::Result<PathBuf> {
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     Ok(folder)
+}
+
+/// Gives back the space of stages that passed.
+fn clear_scratch() -> anyhow::Result<()> {
+    let folder = tree::target().join("scratch");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("clear {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// A disk that fills up midway fails in ways that say something else.
+fn enough_space() -> anyhow::Result<()> {
+    let target = tree::target();
+    std::fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
+    let stat = rustix::fs::statvfs(&target).context("ask how much space is free")?;
+    let free = stat.f_bavail * stat.f_frsize;
+    println!("{} GiB free below {}", free >> 30, target.display());
+    ensure!(
+        free >= SPACE_MIN,
+        "the builds and the test disks need {} GiB in {}",
+        SPACE_MIN >> 30,
+        target.display()
+    );
+    Ok(())
 }
 
 /// How many single tests of a stage passed and failed.
@@ -126,6 +154,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .collect();
     let began = Instant::now();
     let mut run = Run { long: args.long, seed: args.seed, passed: BTreeSet::new() };
+    enough_space()?;
     setup::run(&chosen.iter().map(|stage| stage.name).collect::<Vec<_>>())?;
     if chosen.iter().any(|stage| stage.needs_release) {
         build_release()?;
@@ -144,6 +173,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let seconds = stage_began.elapsed().as_secs();
         println!("== {}: {} passed, {} failed in {seconds} s", stage.name, tally.passed, tally.failed);
         total.add(tally);
+        // What a failed stage left is for whoever looks into it.
+        if total.failed == 0 {
+            clear_scratch()?;
+        }
     }
     if args.only.is_empty() && total.failed == 0 {
         total.add(guards_ran(&run)?);

@@ -86,8 +86,10 @@ fn install(name: &str, version: &str) -> anyhow::Result<()> {
     println!("== build of {name} {version}");
     let mut command = shell::cargo();
     command.args(["install", name, "--version", version, "--quiet", "--force", "--root"]).arg(tools());
-    command.arg("--target-dir").arg(tools().join("build"));
+    let build = tools().join("build");
+    command.arg("--target-dir").arg(&build);
     shell::run(&mut command)?;
+    std::fs::remove_dir_all(&build).context("clear what the build left")?;
     std::fs::write(&mark, "").context("note what was installed")?;
     Ok(())
 }
