@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arena::Arena;
 use fuse::{Ended, Holder, UnmountError};
-use meta_client::{Session, SessionError};
+use meta_client::{Exclusive, SessionError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vfs::Vfs;
@@ -19,7 +19,7 @@ pub struct Mount {
     kernel: Arc<fuse::Session>,
     vfs: Arc<Vfs>,
     arena: Arc<Arena>,
-    session: Arc<Session>,
+    session: Arc<Exclusive>,
     heartbeat: JoinHandle<()>,
     flusher: JoinHandle<()>,
     stop_flusher: oneshot::Sender<()>,
@@ -41,7 +41,7 @@ impl Mount {
         kernel: fuse::Session,
         vfs: Arc<Vfs>,
         arena: Arc<Arena>,
-        session: Arc<Session>,
+        session: Arc<Exclusive>,
         heartbeat: JoinHandle<()>,
     ) -> Mount {
         let flushed = Arc::clone(&vfs);
@@ -100,7 +100,7 @@ impl Mount {
     /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;
     /// what is still open fails from then on.
     ///
-    /// Everything written to the mount is durable when it returns `Ok`. Not cancel safe.
+    /// Everything done and written to the mount is durable when it returns `Ok`. Not cancel safe.
     pub async fn stop(self) -> Result<(), StopError> {
         // It is gone already if it panicked, which the flush below makes good for what it left.
         let _ = self.stop_flusher.send(());

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use types::{Errno, ExtentId, GroupId, Ino, SessionId, VolumeId};
 
+use crate::journal;
 use crate::keys::{self, kind};
 use crate::map;
 use crate::names;
@@ -72,6 +73,8 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         Query::DeadExtents { volume, max } => dead_extents(rows, *volume, *max as usize),
         Query::Garbage { ids } => garbage(rows, ids),
         Query::ExtentRows { ids } => extent_rows(rows, ids),
+        Query::Rows { from, to, max } => stored_rows(rows, from, to, *max as usize),
+        Query::Time => Ok(Answer::Time(journal::applied_time(rows)?)),
     }
 }
 
@@ -277,6 +280,17 @@ fn garbage(rows: &dyn Rows, ids: &[ExtentId]) -> Outcome<Answer> {
         }
     }
     Ok(Answer::Garbage(garbage))
+}
+
+fn stored_rows(rows: &dyn Rows, from: &[u8], to: &[u8], max: usize) -> Outcome<Answer> {
+    let mut found = Vec::new();
+    if from < to && max > 0 {
+        rows.scan(from, to, false, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            found.len() < max
+        })?;
+    }
+    Ok(Answer::Rows(found))
 }
 
 fn extent_rows(rows: &dyn Rows, ids: &[ExtentId]) -> Outcome<Answer> {

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, SessionId, VolumeId};
 
+use crate::journal::{Journaled, Single};
 use crate::query::{Attr, SessionInfo};
 
 /// One entry of the log: commands that are applied in order, at one time.
@@ -405,6 +406,12 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
+    /// What an exclusive mount has done, in its order; applied up to the first that comes to something else than the
+    /// mount has answered. A refusal of a command that was not answered yet is its reply, and stops nothing.
+    Journal {
+        /// At most 512.
+        commands: Vec<Journaled>,
+    },
 }
 
 /// The answer to one command.
@@ -441,4 +448,12 @@ pub enum Reply {
     ReplyGone,
     /// The session is closed or fenced.
     Fenced,
+    /// What came of a batch (`Journal`).
+    Journaled {
+        /// Replies of those commands that were not answered yet, in their order.
+        replies: Vec<Single>,
+        /// The index of the first command that came to something else than was answered, and to what; it and what
+        /// follows it was not applied.
+        differs: Option<(u32, Single)>,
+    },
 }

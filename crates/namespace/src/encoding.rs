@@ -14,6 +14,12 @@ use crate::wire::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 /// The version that this program writes.
 const VERSION: u8 = 1;
 
+/// The tag of [`Command::Journal`].
+pub(crate) const JOURNAL: u8 = 50;
+
+/// The tag of [`Reply::Journaled`].
+pub(crate) const JOURNALED: u8 = 20;
+
 /// Commands that one entry may hold.
 pub const ENTRY_COMMANDS_MAX: usize = 512;
 
@@ -171,6 +177,7 @@ wire_enum!(Command {
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
+    50 => Journal { commands },
 });
 
 wire_enum!(Reply {
@@ -187,6 +194,7 @@ wire_enum!(Reply {
     10 => SlotMisuse,
     11 => ReplyGone,
     12 => Fenced,
+    20 => Journaled { replies, differs },
 });
 
 #[cfg(test)]

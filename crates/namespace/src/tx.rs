@@ -56,13 +56,15 @@ pub(crate) struct Tx<'o, 'r> {
     pub(crate) volume: Volume,
     volume_read: Volume,
     inodes: BTreeMap<Ino, (Inode, bool)>,
+    /// The caller was told of success before: nothing is refused for want of space.
+    pub(crate) answered: bool,
 }
 
 impl<'o, 'r> Tx<'o, 'r> {
     /// `ENOENT` if there is no such volume.
     pub(crate) fn begin(over: &'o mut Overlay<'r>, now: Nanos, id: VolumeId) -> Outcome<Tx<'o, 'r>> {
         let volume: Volume = row::get(over, &keys::volume(id))?.ok_or(Errno::ENOENT)?;
-        Ok(Tx { over, now, id, volume_read: volume.clone(), volume, inodes: BTreeMap::new() })
+        Ok(Tx { over, now, id, volume_read: volume.clone(), volume, inodes: BTreeMap::new(), answered: false })
     }
 
     /// Writes the volume and the inodes that changed.
@@ -179,7 +181,7 @@ impl<'o, 'r> Tx<'o, 'r> {
         let inode = self.stored_inode(ino)?.ok_or(Errno::ESTALE)?;
         inode.allocated = inode.allocated.saturating_add(added).saturating_sub(removed);
         self.volume.used = self.volume.used.saturating_add(added).saturating_sub(removed);
-        if added > removed && self.volume.used > self.volume.limit {
+        if added > removed && !self.answered && self.volume.used > self.volume.limit {
             return Err(Errno::ENOSPC.into());
         }
         Ok(())

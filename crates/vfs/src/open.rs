@@ -121,7 +121,8 @@ impl Vfs {
         // A caller hears of one error at a time; the other one is not forgotten.
         flushed?;
         self.hear_of_late_error(&node, handle)?;
-        self.unless_broken()?;
+        // The file's name and attributes too: also of one that nobody wrote to.
+        self.settle().await?;
         Ok(Outcome::Done)
     }
 

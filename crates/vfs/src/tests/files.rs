@@ -16,7 +16,7 @@ async fn written_data_shows_at_once_and_is_durable_after_fsync() {
     bench.write(ino, handle, 0, b"start").await.expect("write");
     assert_eq!(bench.attr(ino).await.size, 10_003);
     assert_eq!(bench.read(ino, handle, 9_999, 100).await.expect("read"), b"\0end");
-    assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.size == 0), "not flushed yet");
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.size == 0), "not flushed yet");
     let shown = bench.attr(ino).await;
     bench.fsync(ino, handle).await.expect("fsync");
     let stored = bench.attr(ino).await;
@@ -167,7 +167,7 @@ async fn a_read_moves_the_atime_once() {
     bench.vfs.run_flusher(std::future::ready(())).await;
     let stored = bench.attr(ino).await;
     assert!(stored.atime >= shown.atime);
-    assert_eq!(bench.row(ino), Answer::Attr(stored));
+    assert_eq!(bench.row(ino).await, Answer::Attr(stored));
     let opened = bench.run(Op::Open { ino, flags: reader }).await;
     assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
     bench.read(ino, handle, 0, 1).await.expect("read");
@@ -196,7 +196,7 @@ async fn a_write_without_the_right_to_keep_them_clears_set_id_bits() {
         assert_eq!(bench.attr(ino).await.mode, after, "at once");
         bench.fsync(ino, handle).await.expect("fsync");
         assert_eq!(bench.attr(ino).await.mode, after);
-        assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.mode == after));
+        assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mode == after));
     }
     let op = Op::Write { ino, handle, offset: 0, data: vec![1], kill_priv: true };
     bench.run_as(op, 7).await.expect("write");
