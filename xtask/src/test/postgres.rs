@@ -42,11 +42,14 @@ const BUSY_BLOCKS_MAX: u64 = 100;
 /// When no cut found anything unflushed, at most so many more are made until one does.
 const MORE_CUTS_MAX: u64 = 5;
 
+type Cycles = fn(&Run) -> anyhow::Result<u64>;
+
+const KINDS: &[(&str, Cycles)] = &[("kill", kills), ("power cut", power_cuts)];
+
 /// Does all cycles on one mount on an ordinary disk, then all on one that forgets.
 pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    let kinds: [(&str, fn(&Run) -> anyhow::Result<u64>); 2] = [("kill", kills), ("power cut", power_cuts)];
-    for (name, cycles) in kinds {
+    for (name, cycles) in KINDS {
         match cycles(run) {
             Ok(passed) => tally.passed += passed,
             Err(error) => {
