@@ -407,6 +407,19 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
+    /// The same bytes lie in other extents from now on: compaction. No attribute changes but the space that the file
+    /// takes. `EAGAIN`, and nothing changes, if one of the replaced map rows is not there any more as it was read:
+    /// something was written over it, or it was cut, punched out or truncated.
+    Rewrite {
+        /// Which file.
+        ino: Ino,
+        /// Map rows as they were read, whole, ascending; at most 8,192.
+        from: Vec<Segment>,
+        /// Extents that no row names yet.
+        extents: Vec<NewExtent>,
+        /// What stands in their place: exactly the same bytes of the file, ascending.
+        to: Vec<Segment>,
+    },
 }
 
 /// The answer to one command.
@@ -416,7 +429,8 @@ pub enum Reply {
     Done,
     /// Refused, and nothing changed.
     Failed(Errno),
-    /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`).
+    /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`,
+    /// `Rewrite`).
     Attr(Attr),
     /// A name went; the attributes of what it named, after it, `nlink` 0 if it is gone (`Unlink`, `Rmdir`).
     Removed(Attr),

@@ -23,6 +23,8 @@ struct Pair {
     world: World,
     model: Reference,
     gone: Vec<u64>,
+    /// What a compactor read, some while ago.
+    read: Option<(u64, Vec<Segment>)>,
 }
 
 fn pick<T: Copy>(from: &[T], seed: u64) -> T {
@@ -45,7 +47,7 @@ impl Pair {
         let mut root = Reference::node(FileKind::Directory, mode, super::ROOT, ctime);
         root.parent = 1;
         let model = Reference { nodes: [(1, root)].into(), now: ctime };
-        Pair { world, model, gone: Vec::new() }
+        Pair { world, model, gone: Vec::new(), read: None }
     }
 
     fn any(&self, seed: u64) -> u64 {
@@ -308,7 +310,7 @@ impl Pair {
     }
 
     fn rest(&mut self, a: u64, b: u64) {
-        match a % 4 {
+        match a % 6 {
             0 => {
                 self.world.reclaim((b % 200) as u32);
             }
@@ -328,12 +330,40 @@ impl Pair {
                     node.atime = now;
                 }
             }
+            3 => {
+                let ino = self.some(FileKind::File, b);
+                self.read = Some((ino, self.world.rows_of(Ino(ino))));
+            }
+            4 => self.rewrite(),
             _ => {
                 let ids = self.world.dead();
                 assert_eq!(self.world.service(Command::DropExtents { ids }), Reply::Done);
                 assert_eq!(self.world.dead(), []);
             }
         }
+    }
+
+    /// Each row in halves, which stay where they are: extents here hold what follows from their id.
+    fn rewrite(&mut self) {
+        let Some((ino, from)) = self.read.take() else { return };
+        if from.is_empty() || from.len() > 4_000 {
+            return;
+        }
+        let unchanged = |now: &[Segment]| from.iter().all(|row| now.contains(row));
+        let is_there = self.model.nodes.contains_key(&ino);
+        let want = match is_there {
+            true if unchanged(&self.world.rows_of(Ino(ino))) => Ok(()),
+            true => Err(Errno::EAGAIN),
+            false => Err(Errno::ESTALE),
+        };
+        let halves = from.iter().flat_map(|row| {
+            let half = row.len / 2;
+            let (start, offset) = (row.start + u64::from(half), row.offset + half);
+            [Segment { len: half, ..*row }, Segment { start, offset, len: row.len - half, ..*row }]
+        });
+        let to = halves.filter(|row| row.len > 0).collect();
+        let command = Command::Rewrite { ino: Ino(ino), from, extents: vec![], to };
+        assert_eq!(done(self.run(command)), want);
     }
 
     fn compare(&self) {
