@@ -396,6 +396,7 @@ fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
         | Command::SetXattr { ino, .. }
         | Command::RemoveXattr { ino, .. }
         | Command::GrantWrite { ino }
+        | Command::Rewrite { ino, .. }
         | Command::Touch { ino } => Some(vec![*ino]),
         _ => None,
     }

@@ -178,6 +178,7 @@ wire_enum!(Command {
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
     50 => Journal { commands },
+    60 => Rewrite { ino, from, extents, to },
 });
 
 wire_enum!(Reply {

@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -8,8 +9,8 @@ use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, 
 use super::{decode_entry, decode_envelope, digest, encode_entry, encode_envelope};
 use crate::wire::{DecodeError, Reader, Wire};
 use crate::{
-    Attr, Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, FileKind, NewExtent, NewKind,
-    RenameMode, Reply, Segment, SessionInfo, SetAttr, SetTime, SlotRef, XattrMode,
+    Attr, Command, Commit, Content, Cred, Entry, Envelope, Expected, FallocateMode, FileKind, Journaled, NewExtent, NewKind,
+    RenameMode, Reply, Segment, Single, SessionInfo, SetAttr, SetTime, SlotRef, XattrMode,
 };
 
 const CRED: Cred = Cred { uid: 1000, gid: 100 };
@@ -53,7 +54,26 @@ fn commands() -> Vec<Command> {
         },
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
+        Command::Journal {
+            commands: [Expected::Reply, Expected::Success, Expected::Ino(ino), Expected::Grant(Grant(4))]
+                .map(|expected| Journaled { time: Nanos(5), expected, command: Command::Unpin { ino } })
+                .to_vec(),
+        },
         Command::Touch { ino },
+        Command::Rewrite {
+            ino,
+            from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
+            extents: vec![NewExtent {
+                id: extent(2),
+                group: GroupId(1),
+                layout: LayoutId(0),
+                codec: 0,
+                plain_len: 8192,
+                stored_len: 8192,
+                content_crc: 1,
+            }],
+            to: vec![Segment { start: 0, len: 8192, extent: extent(2), offset: 0 }],
+        },
     ];
     for kind in [
         NewKind::File,
@@ -179,6 +199,8 @@ fn replies_survive_their_bytes() {
         Reply::SlotMisuse,
         Reply::ReplyGone,
         Reply::Fenced,
+        Reply::Journaled { replies: vec![Single(Box::new(Reply::Done)); 3], differs: None },
+        Reply::Journaled { replies: vec![], differs: Some((2, Single(Box::new(Reply::Failed(Errno::EIO))))) },
     ];
     for reply in replies {
         let mut bytes = Vec::new();
@@ -234,6 +256,20 @@ fn bytes_of_nobody_are_refused() {
     assert_eq!(decode_entry(&many), Err(DecodeError::Bound("the number of commands")));
     // A count of 2^32 - 1 with nothing behind it.
     assert_eq!(decode_entry(&hexed("010200000000000000ffffffff")), Err(DecodeError::Short));
+}
+
+#[test]
+fn a_journal_holds_no_journal() {
+    let item = |command| Journaled { time: Nanos(1), expected: Expected::Success, command };
+    let inner = Command::Journal { commands: vec![item(Command::Touch { ino: Ino(1) })] };
+    let outer = Envelope { slot: Some(slot()), command: Command::Journal { commands: vec![item(inner)] } };
+    let refused = DecodeError::Tag { what: "a journaled command", tag: 50 };
+    assert_eq!(decode_envelope(&encode_envelope(&outer)), Err(refused));
+    let mut bytes = Vec::new();
+    let reply = Reply::Journaled { replies: vec![], differs: None };
+    Reply::Journaled { replies: vec![Single(Box::new(reply))], differs: None }.write(&mut bytes);
+    let refused = DecodeError::Tag { what: "a journaled reply", tag: 20 };
+    assert_eq!(Reader::new(&bytes).whole::<Reply>(), Err(refused));
 }
 
 fn hexed(text: &str) -> Vec<u8> {
