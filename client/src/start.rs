@@ -7,7 +7,9 @@ use arena::{Arena, Owner};
 use clock::Clock;
 use extents::{Extents, Group};
 use fuse::MountError;
-use meta_client::{CallError, Exclusive, ExclusiveOptions, MetaService, OpenSessionError, Session, SessionError};
+use meta_client::{
+    CallError, Exclusive, ExclusiveOptions, MetaService, OpenSessionError, Session, SessionError,
+};
 use namespace::{Answer, Query, VolumeInfo};
 use tokio::runtime::Handle as Runtime;
 use types::Errno;

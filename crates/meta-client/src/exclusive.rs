@@ -151,6 +151,10 @@ impl Exclusive {
                     let seq = self.queue.push(Journaled { time, expected, command }, waiter);
                     state.cache.change(seq, batch);
                     state.cache.make_room(self.queue.settled());
+                    if state.cache.is_overfull() && self.queue.wait(seq).await.is_ok() {
+                        // A directory that grows all the time is never idle otherwise.
+                        state.cache.make_room_now(self.queue.settled());
+                    }
                     drop(state);
                     if let (Some(ino), Some(durable)) = (data_of, durable)
                         && let Err(error) = self.reply(durable.await)
@@ -185,6 +189,9 @@ impl Exclusive {
     /// Answers a question, with the effect of every command that was answered before.
     pub async fn read(&self, query: Query) -> Result<Answer, SessionError> {
         let Some(ino) = inode_of(&query) else {
+            if !is_of_service(&query) {
+                self.sync().await?;
+            }
             self.check()?;
             return self.session.read(query).await;
         };
@@ -290,11 +297,7 @@ impl Exclusive {
 
     /// Rows of a range, and where the part ends that they are all of.
     #[allow(clippy::type_complexity)] // keys and values
-    async fn rows(
-        &self,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>), SessionError> {
+    async fn rows(&self, from: &[u8], to: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>), SessionError> {
         let query = Query::Rows { from: from.to_vec(), to: to.to_vec(), max: FETCH_ROWS };
         let rows = match self.session.read(query).await? {
             Answer::Rows(rows) => rows,
@@ -415,6 +418,22 @@ fn inode_of(query: &Query) -> Option<Ino> {
         | Query::Map { ino, .. } => Some(*ino),
         _ => None,
     }
+}
+
+/// Whether a question is about what the service does by itself, which no command has to come there for.
+fn is_of_service(query: &Query) -> bool {
+    matches!(
+        query,
+        Query::Volume { .. }
+            | Query::VolumeByName { .. }
+            | Query::Volumes
+            | Query::Groups
+            | Query::Sessions { .. }
+            | Query::DeadExtents { .. }
+            | Query::Garbage { .. }
+            | Query::ExtentRows { .. }
+            | Query::Time
+    )
 }
 
 #[cfg(test)]

@@ -100,11 +100,7 @@ impl Wire for Journaled {
 }
 
 /// Applies a batch in order. It stops at the first command that does not come to what the mount answered.
-pub(crate) fn run(
-    over: &mut Overlay<'_>,
-    slot: SlotRef,
-    commands: &[Journaled],
-) -> Result<Reply, RowsError> {
+pub(crate) fn run(over: &mut Overlay<'_>, slot: SlotRef, commands: &[Journaled]) -> Result<Reply, RowsError> {
     let mut replies = Vec::new();
     for (at, item) in commands.iter().enumerate() {
         let answered = item.expected != Expected::Reply;

@@ -64,7 +64,15 @@ impl<'o, 'r> Tx<'o, 'r> {
     /// `ENOENT` if there is no such volume.
     pub(crate) fn begin(over: &'o mut Overlay<'r>, now: Nanos, id: VolumeId) -> Outcome<Tx<'o, 'r>> {
         let volume: Volume = row::get(over, &keys::volume(id))?.ok_or(Errno::ENOENT)?;
-        Ok(Tx { over, now, id, volume_read: volume.clone(), volume, inodes: BTreeMap::new(), answered: false })
+        Ok(Tx {
+            over,
+            now,
+            id,
+            volume_read: volume.clone(),
+            volume,
+            inodes: BTreeMap::new(),
+            answered: false,
+        })
     }
 
     /// Writes the volume and the inodes that changed.

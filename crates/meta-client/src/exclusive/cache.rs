@@ -22,6 +22,9 @@ const GROUP_BYTES: usize = 256;
 /// What an overfull cache keeps, in eighths of its budget.
 const KEEP_EIGHTHS: usize = 7;
 
+/// Rows that are not at the service yet are kept beyond the budget up to so many more bytes, and as much again.
+const BEYOND: usize = 256 << 10;
+
 /// A place in the order of journaled commands; the first is 1.
 pub(super) type Seq = u64;
 
@@ -48,13 +51,16 @@ pub(super) struct Cache {
     shared: BTreeMap<Vec<u8>, (Vec<u8>, Seq)>,
     bytes: usize,
     budget: usize,
+    /// Above this size it is worth looking again for what can go.
+    look_above: usize,
     clock: Cell<u64>,
 }
 
 impl Cache {
     /// An empty one that tries to stay below `budget` bytes.
     pub(super) fn new(budget: usize) -> Cache {
-        Cache { groups: HashMap::new(), shared: BTreeMap::new(), bytes: 0, budget, clock: Cell::new(0) }
+        let (groups, shared) = (HashMap::new(), BTreeMap::new());
+        Cache { groups, shared, bytes: 0, budget, look_above: budget, clock: Cell::new(0) }
     }
 
     /// What is known of an inode; it counts as used.
@@ -151,7 +157,7 @@ impl Cache {
 
     /// Makes room if the budget is used up: what was not used for long goes, if it is all at the service.
     pub(super) fn make_room(&mut self, settled: Seq) {
-        if self.size() <= self.budget {
+        if self.size() <= self.look_above {
             return;
         }
         let mut idle: Vec<(u64, Ino)> = self
@@ -169,6 +175,19 @@ impl Cache {
                 self.bytes = self.bytes.saturating_sub(group.bytes);
             }
         }
+        // What could not go now is not looked through again for each command.
+        self.look_above = self.budget.max(self.size() + self.budget / 8);
+    }
+
+    /// Whether so much is not at the service yet that it has to come there before more is added.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.size() > self.budget.saturating_mul(2).saturating_add(BEYOND)
+    }
+
+    /// As [`Cache::make_room`], after a wait that it should be worth.
+    pub(super) fn make_room_now(&mut self, settled: Seq) {
+        self.look_above = 0;
+        self.make_room(settled);
     }
 
     fn size(&self) -> usize {

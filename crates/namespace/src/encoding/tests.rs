@@ -9,8 +9,9 @@ use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, 
 use super::{decode_entry, decode_envelope, digest, encode_entry, encode_envelope};
 use crate::wire::{DecodeError, Reader, Wire};
 use crate::{
-    Attr, Command, Commit, Content, Cred, Entry, Envelope, Expected, FallocateMode, FileKind, Journaled, NewExtent, NewKind,
-    RenameMode, Reply, Segment, Single, SessionInfo, SetAttr, SetTime, SlotRef, XattrMode,
+    Attr, Command, Commit, Content, Cred, Entry, Envelope, Expected, FallocateMode, FileKind, Journaled,
+    NewExtent, NewKind, RenameMode, Reply, Segment, SessionInfo, SetAttr, SetTime, Single, SlotRef,
+    XattrMode,
 };
 
 const CRED: Cred = Cred { uid: 1000, gid: 100 };
