@@ -1,6 +1,7 @@
 //! `cargo xtask test`: command 2 of the README, from a bare machine to a verdict.
 
 mod bad_input;
+mod bench;
 mod fsx;
 mod pjdfstest;
 mod real_work;
@@ -131,6 +132,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
+    Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
     Stage { name: "sim", needs_release: false, run: simulation },
