@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod fsx;
 mod pjdfstest;
+mod postgres;
 mod real_work;
 mod setup;
 mod unit;
@@ -129,10 +130,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "verify", needs_release: false, run: verify_all },
     Stage { name: "unit", needs_release: false, run: unit::run },
     Stage { name: "bad-input", needs_release: true, run: bad_input::run },
+    Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
-    Stage { name: "bench", needs_release: true, run: bench::run },
+    Stage { name: "postgres", needs_release: true, run: postgres::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
     Stage { name: "sim", needs_release: false, run: simulation },

@@ -16,6 +16,7 @@ use crate::row::names::{Dentry, Target, Xattr};
 use crate::row::session::Session;
 use crate::row::volume::Volume;
 use crate::rows::{Rows, RowsError};
+use crate::scattered::scattered;
 use crate::tx::{Fail, Outcome, live_inode};
 use crate::xattrs;
 
@@ -70,6 +71,9 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         Query::Groups => groups(rows),
         Query::Sessions { volume } => sessions(rows, *volume),
         Query::DeadExtents { volume, max } => dead_extents(rows, *volume, *max as usize),
+        Query::Scattered { volume, ino, start, look } => {
+            scattered(rows, *volume, (*ino, *start), *look as usize)
+        }
         Query::Garbage { ids } => garbage(rows, ids),
         Query::ExtentRows { ids } => extent_rows(rows, ids),
     }

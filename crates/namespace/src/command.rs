@@ -286,7 +286,7 @@ pub enum Command {
         kind: NewKind,
         /// 0o7777, before the umask.
         mode: u32,
-        /// The caller's.
+        /// The caller's; a default access control list of the directory takes its place.
         umask: u32,
         /// The caller.
         cred: Cred,
@@ -344,7 +344,7 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
-    /// Attributes change (chmod(2), chown(2), truncate(2), utimensat(2)).
+    /// Attributes change (chmod(2), chown(2), truncate(2), utimensat(2)); an access control list follows the mode.
     SetAttr {
         /// Whose.
         ino: Ino,
@@ -361,9 +361,11 @@ pub enum Command {
     SetXattr {
         /// Whose.
         ino: Ino,
-        /// `user.`, `trusted.` or `security.` and 1 to 255 bytes in all.
+        /// `user.`, `trusted.` or `security.` and 1 to 255 bytes in all, or `system.posix_acl_access` or
+        /// `system.posix_acl_default`.
         name: Vec<u8>,
-        /// At most 64 KiB.
+        /// At most 64 KiB. An access control list is in Linux' form and at most 4 KiB; the access list moves the mode,
+        /// and one that says no more than the mode is not kept.
         value: Vec<u8>,
         /// If it is there or not.
         mode: XattrMode,
@@ -405,6 +407,19 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
+    /// The same bytes lie in other extents from now on: compaction. No attribute changes but the space that the file
+    /// takes. `EAGAIN`, and nothing changes, if one of the replaced map rows is not there any more as it was read:
+    /// something was written over it, or it was cut, punched out or truncated.
+    Rewrite {
+        /// Which file.
+        ino: Ino,
+        /// Map rows as they were read, whole, ascending; at most 8,192.
+        from: Vec<Segment>,
+        /// Extents that no row names yet.
+        extents: Vec<NewExtent>,
+        /// What stands in their place: exactly the same bytes of the file, ascending.
+        to: Vec<Segment>,
+    },
 }
 
 /// The answer to one command.
@@ -414,7 +429,8 @@ pub enum Reply {
     Done,
     /// Refused, and nothing changed.
     Failed(Errno),
-    /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`).
+    /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`,
+    /// `Rewrite`).
     Attr(Attr),
     /// A name went; the attributes of what it named, after it, `nlink` 0 if it is gone (`Unlink`, `Rmdir`).
     Removed(Attr),

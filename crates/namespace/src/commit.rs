@@ -118,7 +118,7 @@ fn replace_inline(tx: &mut Tx<'_, '_>, edit: &mut MapEdit, ino: Ino, segments: &
 }
 
 /// Ranges are ascending, apart, inside the file, and no longer than a map row may be.
-fn check_segments(segments: &[Segment], size: u64) -> Result<(), Errno> {
+pub(crate) fn check_segments(segments: &[Segment], size: u64) -> Result<(), Errno> {
     let mut at = 0;
     for segment in segments {
         let end = segment.start.checked_add(u64::from(segment.len)).ok_or(Errno::EINVAL)?;
@@ -131,7 +131,7 @@ fn check_segments(segments: &[Segment], size: u64) -> Result<(), Errno> {
 }
 
 /// Rows of extents that no row named until now; how much plaintext each has.
-fn bring_in(
+pub(crate) fn bring_in(
     tx: &mut Tx<'_, '_>,
     session: SessionId,
     extents: &[NewExtent],
@@ -168,7 +168,7 @@ fn bring_in(
 }
 
 /// Every segment lies in an extent that is new or alive, and every new extent is named.
-fn check_extents(
+pub(crate) fn check_extents(
     tx: &Tx<'_, '_>,
     new: &BTreeMap<ExtentId, (u32, bool)>,
     segments: &[Segment],

@@ -171,6 +171,7 @@ wire_enum!(Command {
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
+    60 => Rewrite { ino, from, extents, to },
 });
 
 wire_enum!(Reply {

@@ -209,6 +209,12 @@ impl<'a> KeyReader<'a> {
     }
 }
 
+/// The inode of a map row's key.
+pub(crate) fn map_ino(key: &[u8]) -> Ino {
+    let ino = key.get(PREFIX..).and_then(|rest| rest.first_chunk::<8>());
+    Ino(ino.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+}
+
 /// The number in the last eight bytes of a key: a cookie, a map row's start, an inode.
 pub(crate) fn last_u64(key: &[u8]) -> u64 {
     key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))

@@ -5,6 +5,7 @@
 #![no_std]
 extern crate alloc;
 
+mod acl;
 mod answer;
 mod apply;
 mod attrs;
@@ -24,8 +25,10 @@ mod query;
 mod reclaim;
 mod remove;
 mod rename;
+mod rewrite;
 mod row;
 mod rows;
+mod scattered;
 mod sessions;
 mod slots;
 #[cfg(test)]
@@ -48,6 +51,8 @@ pub use encoding::{
 };
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;
-pub use query::{Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, SessionInfo, VolumeInfo};
+pub use query::{
+    Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, Scattered, SessionInfo, VolumeInfo,
+};
 pub use rows::{Batch, Rows, RowsError, Write};
 pub use wire::DecodeError;

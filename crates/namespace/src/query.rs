@@ -133,6 +133,24 @@ pub struct VolumeInfo {
     pub inodes: u64,
 }
 
+/// What the map rows that start in 1 MiB of a file take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scattered {
+    /// Which file.
+    pub ino: Ino,
+    /// First byte of the first of them.
+    pub start: u64,
+    /// One past the last byte of the last.
+    pub end: u64,
+    /// Bytes that lie in extents.
+    pub bytes: u64,
+    /// Map rows that begin where the one before ends: in one extent they would be one row.
+    pub needless_rows: u32,
+    /// Bytes of the disk that would come back if these bytes lay in one extent: their share of what their extents
+    /// hold beside what is alive, headers among it. An estimate: it comes back when the last row of an extent has gone.
+    pub waste: u64,
+}
+
 /// What to read. A question about an inode that does not exist is answered `Failed(ESTALE)`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Query {
@@ -240,6 +258,17 @@ pub enum Query {
         /// Listed by an agent *before* this is asked.
         ids: Vec<ExtentId>,
     },
+    /// `Scattered`: what the map rows from `(ino, start)` on take beside the bytes that they stand for, for compaction.
+    Scattered {
+        /// Which volume.
+        volume: VolumeId,
+        /// The first inode.
+        ino: Ino,
+        /// The first byte of it.
+        start: u64,
+        /// Map rows to look at, at most 16,384.
+        look: u32,
+    },
     /// `Extents`: the rows of those that have one and are alive.
     ExtentRows {
         /// Which.
@@ -292,4 +321,11 @@ pub enum Answer {
     Extents(Vec<ExtentRow>),
     /// Extents that may be deleted.
     Garbage(Vec<ExtentId>),
+    /// What map rows take.
+    Scattered {
+        /// Windows of files, in order.
+        windows: Vec<Scattered>,
+        /// Where to go on, unless this was the end.
+        next: Option<(Ino, u64)>,
+    },
 }

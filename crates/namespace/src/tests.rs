@@ -4,6 +4,7 @@ mod data;
 mod model;
 mod namespace;
 mod reference;
+mod rewrite;
 mod service;
 
 use alloc::collections::BTreeMap;

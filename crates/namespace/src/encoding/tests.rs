@@ -54,6 +54,20 @@ fn commands() -> Vec<Command> {
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
         Command::Touch { ino },
+        Command::Rewrite {
+            ino,
+            from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
+            extents: vec![NewExtent {
+                id: extent(2),
+                group: GroupId(1),
+                layout: LayoutId(0),
+                codec: 0,
+                plain_len: 8192,
+                stored_len: 8192,
+                content_crc: 1,
+            }],
+            to: vec![Segment { start: 0, len: 8192, extent: extent(2), offset: 0 }],
+        },
     ];
     for kind in [
         NewKind::File,

@@ -1,5 +1,7 @@
 //! Random commands, against the reference after each.
 
+mod lists;
+
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
@@ -9,7 +11,7 @@ use super::reference::Reference;
 use super::{World, attr_of, done, plain};
 use crate::{
     Answer, Attr, Command, Commit, Content, Cred, Entry, FallocateMode, FileKind, NewKind, Query, RenameMode,
-    Reply, Segment, SetAttr, SetTime, XattrMode, apply,
+    Reply, Segment, SetAttr, SetTime, apply,
 };
 
 const VOLUME: VolumeId = VolumeId(1);
@@ -21,6 +23,8 @@ struct Pair {
     world: World,
     model: Reference,
     gone: Vec<u64>,
+    /// What a compactor read, some while ago.
+    read: Option<(u64, Vec<Segment>)>,
 }
 
 fn pick<T: Copy>(from: &[T], seed: u64) -> T {
@@ -43,7 +47,7 @@ impl Pair {
         let mut root = Reference::node(FileKind::Directory, mode, super::ROOT, ctime);
         root.parent = 1;
         let model = Reference { nodes: [(1, root)].into(), now: ctime };
-        Pair { world, model, gone: Vec::new() }
+        Pair { world, model, gone: Vec::new(), read: None }
     }
 
     fn any(&self, seed: u64) -> u64 {
@@ -104,8 +108,8 @@ impl Pair {
         let want = self.model.can_create(dir, &name);
         assert_eq!(got.map(|_| ()), want);
         if let Ok(attr) = got {
-            let mode = if is == FileKind::Symlink { 0o777 } else { mode & !0o027 };
             let mut node = Reference::node(is, mode, cred, self.model.now);
+            lists::inherit(&self.model.get(dir).xattrs, &mut node, 0o027);
             match is {
                 FileKind::Symlink => node.data = b"to/somewhere".to_vec(),
                 FileKind::BlockDevice => node.rdev = 77,
@@ -175,6 +179,7 @@ impl Pair {
         let now = self.model.now;
         let node = self.model.at(ino);
         node.mode = set.mode.unwrap_or(node.mode);
+        lists::follow_mode(node);
         node.uid = set.uid.unwrap_or(node.uid);
         node.gid = set.gid.unwrap_or(node.gid);
         node.atime = if set.atime.is_some() { Nanos(5) } else { node.atime };
@@ -304,35 +309,8 @@ impl Pair {
         assert_eq!(got, self.model.fallocate(ino, mode, offset as usize, len as usize));
     }
 
-    fn xattr(&mut self, a: u64, b: u64, c: u64) {
-        let ino = self.any(a);
-        let name = pick(&[b"user.a".as_slice(), b"user.b", b"security.capability"], b).to_vec();
-        if c.is_multiple_of(4) {
-            let got =
-                done(self.run(Command::RemoveXattr { ino: Ino(ino), name: name.clone(), cred: super::ROOT }));
-            let had = self.model.at(ino).xattrs.remove(&name).is_some();
-            assert_eq!(got, if had { Ok(()) } else { Err(Errno::ENODATA) });
-            if had {
-                let now = self.model.now;
-                self.model.at(ino).ctime = now;
-            }
-            return;
-        }
-        let value = vec![c as u8; (c % 300) as usize];
-        let mode = pick(&[XattrMode::Set, XattrMode::Create, XattrMode::Replace], c);
-        let command = Command::SetXattr {
-            ino: Ino(ino),
-            name: name.clone(),
-            value: value.clone(),
-            mode,
-            cred: super::ROOT,
-        };
-        let got = done(self.run(command));
-        assert_eq!(got, self.model.set_xattr(ino, &name, &value, mode));
-    }
-
     fn rest(&mut self, a: u64, b: u64) {
-        match a % 4 {
+        match a % 6 {
             0 => {
                 self.world.reclaim((b % 200) as u32);
             }
@@ -352,12 +330,40 @@ impl Pair {
                     node.atime = now;
                 }
             }
+            3 => {
+                let ino = self.some(FileKind::File, b);
+                self.read = Some((ino, self.world.rows_of(Ino(ino))));
+            }
+            4 => self.rewrite(),
             _ => {
                 let ids = self.world.dead();
                 assert_eq!(self.world.service(Command::DropExtents { ids }), Reply::Done);
                 assert_eq!(self.world.dead(), []);
             }
         }
+    }
+
+    /// Each row in halves, which stay where they are: extents here hold what follows from their id.
+    fn rewrite(&mut self) {
+        let Some((ino, from)) = self.read.take() else { return };
+        if from.is_empty() || from.len() > 4_000 {
+            return;
+        }
+        let unchanged = |now: &[Segment]| from.iter().all(|row| now.contains(row));
+        let is_there = self.model.nodes.contains_key(&ino);
+        let want = match is_there {
+            true if unchanged(&self.world.rows_of(Ino(ino))) => Ok(()),
+            true => Err(Errno::EAGAIN),
+            false => Err(Errno::ESTALE),
+        };
+        let halves = from.iter().flat_map(|row| {
+            let half = row.len / 2;
+            let (start, offset) = (row.start + u64::from(half), row.offset + half);
+            [Segment { len: half, ..*row }, Segment { start, offset, len: row.len - half, ..*row }]
+        });
+        let to = halves.filter(|row| row.len > 0).collect();
+        let command = Command::Rewrite { ino: Ino(ino), from, extents: vec![], to };
+        assert_eq!(done(self.run(command)), want);
     }
 
     fn compare(&self) {
