@@ -390,11 +390,14 @@ impl Forest {
             cred: ROOT,
         };
         let got = done(self.world.run(command));
-        if got.is_ok() && mode != RenameMode::Exchange && found.map(|attr| attr.ino) != there.map(|a| a.ino) {
-            if let Ok(replaced) = there {
-                self.dirs.retain(|dir| *dir != replaced.ino);
-                self.quotas.remove(&replaced.ino);
-            }
+        let moved = found.map(|attr| attr.ino) != there.map(|attr| attr.ino);
+        if got.is_ok()
+            && moved
+            && mode != RenameMode::Exchange
+            && let Ok(replaced) = there
+        {
+            self.dirs.retain(|dir| *dir != replaced.ino);
+            self.quotas.remove(&replaced.ino);
         }
         if self.walks() {
             return;

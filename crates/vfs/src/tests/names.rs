@@ -157,6 +157,22 @@ async fn a_closed_file_goes_with_its_last_name_and_its_data() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_looked_up_and_dropped_from_memory_outlives_its_name_until_it_is_forgotten() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.release(ino, handle).await;
+    for at in 0..20_000 {
+        bench.make(Ino::ROOT, &format!("other-{at}"), NewKind::File).await;
+    }
+    assert!(bench.nodes() < 17_000, "{}", bench.nodes());
+    bench.unlink(Ino::ROOT, "file").await.expect("unlink");
+    assert_eq!(bench.attr(ino).await.nlink, 0, "the kernel may still ask for it");
+    let nodes = bench.nodes();
+    bench.forget(ino, 1).await;
+    assert_eq!(bench.nodes(), nodes - 1);
+}
+
+#[tokio::test]
 async fn a_replaced_file_stays_for_who_has_it_open() {
     let bench = Bench::new().await;
     let (old, old_handle) = bench.create("old").await;
