@@ -57,7 +57,7 @@ pub(crate) fn commit(tx: &mut Tx<'_, '_>, session: SessionId, commit: &Commit) -
             }
         }
     }
-    edit.finish(tx)?;
+    edit.finish_promised(tx)?;
     let now = tx.now;
     let inode = tx.edit(ino)?;
     inode.applied = applied;
