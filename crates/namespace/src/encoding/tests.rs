@@ -61,6 +61,9 @@ fn commands() -> Vec<Command> {
                 .to_vec(),
         },
         Command::Touch { ino },
+        Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
+        Command::RemoveQuota { dir: ino },
+        Command::CountQuota { steps: 1000 },
         Command::Rewrite {
             ino,
             from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
@@ -172,6 +175,7 @@ fn attr() -> Attr {
         change: 10,
         grant: Grant(11),
         applied: Dseq(12),
+        project: Ino(13),
     }
 }
 
