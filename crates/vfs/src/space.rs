@@ -158,6 +158,10 @@ impl Vfs {
         loop {
             let flushed = self.flush_everything().await;
             let shrank = std::mem::take(&mut self.space.known().shrank);
+            if shrank {
+                // What was deleted has to come to the service to be reclaimed.
+                self.settle().await?;
+            }
             self.look_at_space().await?;
             let growth = charge.growth.saturating_sub(self.allocated_in(ino, range).await?);
             if self.space.charge(charge, growth, || self.extents.space()) {

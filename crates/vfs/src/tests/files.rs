@@ -103,7 +103,7 @@ async fn a_write_is_a_change_at_once_and_its_flush_is_none() {
     bench.fsync(ino, handle).await.expect("fsync");
     let flushed = bench.attr(ino).await;
     assert_eq!((flushed.mtime, flushed.ctime), (written.mtime, written.ctime));
-    let Answer::Attr(row) = bench.row(ino) else { panic!("no row") };
+    let Answer::Attr(row) = bench.row(ino).await else { panic!("no row") };
     assert_eq!((row.mtime, row.ctime), (written.mtime, written.ctime));
 }
 
