@@ -16,6 +16,7 @@ mod commit;
 mod describe;
 mod encoding;
 mod fallocate;
+mod groups;
 mod journal;
 mod keys;
 mod map;
@@ -58,8 +59,8 @@ pub use journal::{
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;
 pub use query::{
-    Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, QuotaInfo, QuotaState, Scattered,
-    SessionInfo, VolumeInfo,
+    Answer, Attr, DirEntry, DiskRow, ExtentRow, FileKind, GroupRow, GroupSlot, MapSegment, Query, QuotaInfo,
+    QuotaState, Scattered, SessionInfo, SlotState, VolumeInfo,
 };
 pub use rows::{Batch, Rows, RowsError, Write};
 pub use wire::DecodeError;
