@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use types::{ExtentId, Ino, Nanos};
 
 use self::cache::{Cache, Seq};
-use self::queue::Queue;
+use self::queue::{Queue, Withdrawn};
 use self::view::{Missing, View};
 use crate::{CallError, Session, SessionError};
 
@@ -111,7 +111,7 @@ impl Exclusive {
         let mut has_drained = false;
         loop {
             self.queue.wait_for_room().await;
-            let mut state = self.state.lock().await;
+            let mut state = self.lock().await;
             self.check()?;
             if self.queue.is_refused() {
                 drop(state);
@@ -142,26 +142,23 @@ impl Exclusive {
                 }
                 Look::Found((batch, reply)) => {
                     let expected = Expected::of(&command, &reply);
-                    let data_of = match &command {
-                        Command::Commit(commit) => Some(commit.ino),
-                        _ => None,
-                    };
-                    let (waiter, durable) = data_of.map(|_| oneshot::channel()).unzip();
+                    let content_of = content_of(&command);
+                    let waits = matches!(command, Command::Commit(_));
+                    let (waiter, durable) = waits.then(oneshot::channel).unzip();
                     state.last = time;
                     let seq = self.queue.push(Journaled { time, expected, command }, waiter);
                     state.cache.change(seq, batch);
+                    if let Some(ino) = content_of {
+                        state.cache.changed_content(ino, seq);
+                    }
                     state.cache.make_room(self.queue.settled());
                     if state.cache.is_overfull() && self.queue.wait(seq).await.is_ok() {
                         // A directory that grows all the time is never idle otherwise.
                         state.cache.make_room_now(self.queue.settled());
                     }
                     drop(state);
-                    if let (Some(ino), Some(durable)) = (data_of, durable)
-                        && let Err(error) = self.reply(durable.await)
-                    {
-                        // It was taken out of the order: what was foreseen of it does not come.
-                        self.state.lock().await.cache.block(ino, seq);
-                        return Err(error);
+                    if let Some(durable) = durable {
+                        self.reply(durable.await)?;
                     }
                     return Ok(reply);
                 }
@@ -197,7 +194,7 @@ impl Exclusive {
         };
         let mut absent = Vec::new();
         loop {
-            let mut state = self.state.lock().await;
+            let mut state = self.lock().await;
             self.check()?;
             if state.barrier > self.queue.settled() {
                 let barrier = state.barrier;
@@ -217,10 +214,15 @@ impl Exclusive {
                     if missing == Missing::Foreign
                         || matches!((&missing, &query), (Missing::Blocked(..), Query::Map { .. })) =>
                 {
-                    let changed = state.cache.group(ino).map_or(0, |group| group.changed);
+                    let group = state.cache.group(ino, self.queue.settled());
+                    let needed = group.map_or(0, |group| match query {
+                        Query::Map { .. } => group.content,
+                        _ => group.changed,
+                    });
                     drop(state);
-                    self.queue.wait(changed).await?;
-                    return self.session.read(query).await;
+                    self.queue.wait(needed).await?;
+                    let answer = self.session.read(query).await?;
+                    return Ok(self.with_newer_attr(ino, answer).await);
                 }
                 Look::Missing(missing) => absent.extend(self.fetch(state, missing).await?),
             }
@@ -250,13 +252,39 @@ impl Exclusive {
     /// Durable on return. With an error the session may be open until a later incarnation of the node.
     pub async fn close(&self) -> Result<(), SessionError> {
         // Whoever is at it goes first, nobody comes after.
-        let _nobody = self.state.lock().await;
+        let _nobody = self.lock().await;
         let synced = self.sync().await;
         self.queue.end(&SessionError::Closed);
         self.sender.abort();
         let closed = self.session.close().await;
         synced?;
         closed
+    }
+
+    /// A map with the attributes that the file has here, where only they are newer.
+    async fn with_newer_attr(&self, ino: Ino, mut answer: Answer) -> Answer {
+        if let Answer::Map { attr, .. } | Answer::Inline { attr, .. } = &mut answer {
+            let volume = self.info().volume;
+            let here = self.lock().await.answer(&self.queue, volume, &Query::GetAttr { volume, ino }, &[]);
+            if let Ok(Look::Found(Answer::Attr(here))) = here
+                && here.change > attr.change
+                && here.size == attr.size
+            {
+                *attr = here;
+            }
+        }
+        answer
+    }
+
+    /// The rows and the order, without what was taken out of it.
+    async fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().await;
+        for Withdrawn { seq, command } in self.queue.take_withdrawn() {
+            for ino in inodes_of(&command).into_iter().flatten() {
+                state.cache.withdraw(ino, seq);
+            }
+        }
+        state
     }
 
     /// Gets rows that were missing: `Some` with the key of a row of no inode that does not exist.
@@ -280,7 +308,8 @@ impl Exclusive {
             }
             Missing::Rows(ino, from, to) => {
                 let (first, end) = namespace::siblings(&from);
-                let unread = state.cache.group(ino).is_none_or(|group| !group.knows(&first));
+                let settled = self.queue.settled();
+                let unread = state.cache.group(ino, settled).is_none_or(|group| !group.knows(&first));
                 let is_one = to.len() == from.len() + 1 && to.starts_with(&from);
                 // The beginning of a directory first: most are known whole after that, and then absent names too.
                 let (from, to) = match unread && !is_one && first.len() < from.len() {
@@ -288,7 +317,7 @@ impl Exclusive {
                     false => (from, to),
                 };
                 let (rows, until) = self.rows(&from, &to).await?;
-                state.cache.learn(ino, &from, &until, rows);
+                state.cache.learn(ino, settled, &from, &until, rows);
             }
             Missing::Foreign => unreachable!("what only the service can run is not fetched"),
         }
@@ -405,6 +434,16 @@ fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
     }
 }
 
+/// The inode whose data, or size, a command may change.
+fn content_of(command: &Command) -> Option<Ino> {
+    match command {
+        Command::Commit(commit) => Some(commit.ino),
+        Command::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
+        Command::Fallocate { ino, .. } => Some(*ino),
+        _ => None,
+    }
+}
+
 /// The inode that a question is about, if it can be answered from an inode's rows.
 fn inode_of(query: &Query) -> Option<Ino> {
     match query {
@@ -428,6 +467,8 @@ fn is_of_service(query: &Query) -> bool {
             | Query::VolumeByName { .. }
             | Query::Volumes
             | Query::Groups
+            | Query::Disks
+            | Query::Scattered { .. }
             | Query::Sessions { .. }
             | Query::DeadExtents { .. }
             | Query::Garbage { .. }

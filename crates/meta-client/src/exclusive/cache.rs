@@ -37,7 +37,10 @@ pub(super) struct Group {
     pub(super) ranges: Ranges,
     /// The last journaled command that changed it.
     pub(super) changed: Seq,
-    /// The last journaled command whose effect on it is not known here.
+    /// The last of them that may have changed its data, or its size.
+    pub(super) content: Seq,
+    /// A journaled command whose effect on it is not known here; 0: there is none. The rows are those before it: worth
+    /// nothing, unless it is withdrawn.
     pub(super) blocked: Seq,
     bytes: usize,
     used: Cell<u64>,
@@ -63,9 +66,9 @@ impl Cache {
         Cache { groups, shared, bytes: 0, budget, look_above: budget, clock: Cell::new(0) }
     }
 
-    /// What is known of an inode; it counts as used.
-    pub(super) fn group(&self, ino: Ino) -> Option<&Group> {
-        let group = self.groups.get(&ino)?;
+    /// What is known of an inode; it counts as used. While it is blocked it is there, and says so.
+    pub(super) fn group(&self, ino: Ino, settled: Seq) -> Option<&Group> {
+        let group = self.groups.get(&ino).filter(|group| !group.is_stale(settled))?;
         self.clock.set(self.clock.get() + 1);
         group.used.set(self.clock.get());
         Some(group)
@@ -76,7 +79,17 @@ impl Cache {
     }
 
     /// Takes in rows of an inode, which are all that the service has in `from..to`.
-    pub(super) fn learn(&mut self, ino: Ino, from: &[u8], to: &[u8], rows: Vec<(Vec<u8>, Vec<u8>)>) {
+    pub(super) fn learn(
+        &mut self,
+        ino: Ino,
+        settled: Seq,
+        from: &[u8],
+        to: &[u8],
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+    ) {
+        if self.groups.get(&ino).is_some_and(|group| group.is_stale(settled)) {
+            self.empty(ino).blocked = 0;
+        }
         let group = self.groups.entry(ino).or_default();
         let before = group.bytes;
         for (key, value) in rows {
@@ -136,11 +149,40 @@ impl Cache {
         self.bytes = (self.bytes + group.bytes).saturating_sub(before);
     }
 
+    /// The journaled command `seq` may have changed the data or the size of an inode.
+    pub(super) fn changed_content(&mut self, ino: Ino, seq: Seq) {
+        self.groups.entry(ino).or_default().content = seq;
+    }
+
     /// The effect of the journaled command `seq` on an inode is not known until it is answered.
     pub(super) fn block(&mut self, ino: Ino, seq: Seq) {
+        if self.groups.get(&ino).is_some_and(|group| group.blocked != 0) {
+            // Not even a withdrawal makes these rows true again.
+            self.empty(ino);
+        }
+        self.groups.entry(ino).or_default().blocked = seq;
+    }
+
+    /// The journaled command `seq`, which is about this inode, was taken out of the order: it changes nothing.
+    pub(super) fn withdraw(&mut self, ino: Ino, seq: Seq) {
+        let Some(group) = self.groups.get_mut(&ino) else { return };
+        if group.blocked == seq {
+            // Without any row what others did before it is unknown too, until it is at the service.
+            group.blocked = if group.whole || !group.ranges.is_empty() { 0 } else { group.changed };
+        } else if group.blocked < seq {
+            // It was run here, and perhaps others on top of it.
+            let last = group.changed.max(seq);
+            self.empty(ino).blocked = last;
+        }
+    }
+
+    /// Forgets the rows of an inode.
+    fn empty(&mut self, ino: Ino) -> &mut Group {
         let group = self.groups.entry(ino).or_default();
         self.bytes = self.bytes.saturating_sub(group.bytes);
-        *group = Group { changed: group.changed, blocked: seq, ..Group::default() };
+        let Group { changed, content, blocked, .. } = *group;
+        *group = Group { changed, content, blocked, ..Group::default() };
+        group
     }
 
     /// Forgets everything that no journaled command after `settled` has changed.
@@ -221,6 +263,11 @@ impl Group {
 
     fn is_busy(&self, settled: Seq) -> bool {
         self.changed > settled || self.blocked > settled
+    }
+
+    /// Whether a command that is answered by now has made the rows worth nothing.
+    fn is_stale(&self, settled: Seq) -> bool {
+        self.blocked != 0 && self.blocked <= settled
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {

@@ -50,8 +50,16 @@ pub(super) struct Taken {
     pub(super) last: Seq,
 }
 
+/// A command that was taken out of the order, because the service refused changes and its caller could be told.
+pub(super) struct Withdrawn {
+    pub(super) seq: Seq,
+    pub(super) command: Command,
+}
+
 struct State {
     items: VecDeque<Item>,
+    /// Those of which nobody has asked yet.
+    withdrawn: Vec<Withdrawn>,
     /// The place of the first of `items`.
     first: Seq,
     bytes: usize,
@@ -69,7 +77,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new() -> Arc<Queue> {
-        let state = State { items: VecDeque::new(), first: 1, bytes: 0, wanted: 0 };
+        let state = State { items: VecDeque::new(), withdrawn: Vec::new(), first: 1, bytes: 0, wanted: 0 };
         Arc::new(Queue {
             state: Mutex::new(state),
             progress: watch::Sender::new(Progress::default()),
@@ -226,14 +234,18 @@ impl Queue {
     /// The service refuses changes for now: what was answered waits here until it takes them, what was not is refused.
     pub(super) fn refuse(&self, why: &CallError) {
         let mut refused = Vec::new();
-        for item in &mut self.state().items {
-            if item.waiter.is_some() {
-                // Its place in the order stays, and it does nothing there.
-                let time = item.journaled.time;
-                item.journaled = Journaled { time, expected: Expected::Reply, command: nothing() };
-            }
-            refused.extend(item.waiter.take());
+        let mut state = self.state();
+        let State { items, withdrawn, first, .. } = &mut *state;
+        for (seq, item) in (*first..).zip(items) {
+            let Some(waiter) = item.waiter.take() else { continue };
+            // Its place in the order stays, and it does nothing there.
+            let time = item.journaled.time;
+            let nothing = Journaled { time, expected: Expected::Reply, command: nothing() };
+            let command = std::mem::replace(&mut item.journaled, nothing).command;
+            withdrawn.push(Withdrawn { seq, command });
+            refused.push(waiter);
         }
+        drop(state);
         self.progress.send_modify(|progress| {
             progress.refusing = Some(why.clone());
             progress.refusals += 1;
@@ -241,6 +253,11 @@ impl Queue {
         for waiter in refused {
             let _ = waiter.send(Err(why.clone().into()));
         }
+    }
+
+    /// Commands that were taken out of the order since this was asked last.
+    pub(super) fn take_withdrawn(&self) -> Vec<Withdrawn> {
+        std::mem::take(&mut self.state().withdrawn)
     }
 
     /// Nothing more will be settled.

@@ -8,6 +8,11 @@ use std::ops::Bound;
 pub(super) struct Ranges(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Ranges {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The end of the range that `key` lies in.
     pub(super) fn end_of(&self, key: &[u8]) -> Option<&[u8]> {
         let (_, end) = self.0.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use clock::Clock;
 use futures_util::future::join_all;
 use namespace::{
-    Answer, Command, Content, Cred, Entry, Envelope, Journaled, MemoryRows, NewExtent, NewKind, Query, Reply,
-    Segment, SlotRef,
+    Answer, Attr, Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, Journaled, MemoryRows,
+    NewKind, Query, Reply, SetAttr, SlotRef,
 };
-use types::{Errno, ExtentId, GroupId, Ino, LayoutId, Nanos, VolumeId};
+use types::{Dseq, Errno, Ino, Nanos, VolumeId};
 
 use self::chooser::Chooser;
 use super::{Exclusive, ExclusiveOptions};
@@ -85,7 +85,8 @@ impl Slow {
         let service = Arc::new(Slow { state: Mutex::new(state), full: AtomicBool::new(false) });
         let (name, hash_key) = (b"v".to_vec(), [1; 16]);
         for command in [
-            Command::AddGroup { disk: [1; 16], bytes: 1 << 40 },
+            Command::AddDisk { disk: [1; 16], bytes: 1 << 40 },
+            Command::AddGroup { disks: vec![[1; 16]] },
             Command::CreateVolume { name, limit, hash_key, mode: 0o755, cred: ROOT },
             Command::RegisterNode { node: 1, incarnation: 1 },
         ] {
@@ -358,6 +359,50 @@ async fn a_full_service_refuses_what_is_new_and_keeps_what_was_answered() {
     assert!(matches!(there, Answer::Entries(entries) if entries.len() == 1 && entries[0].name == b"a"));
 }
 
+/// What was refused after all leaves no trace, and what was there can be read meanwhile.
+#[tokio::test]
+async fn what_a_full_service_refused_is_as_if_it_never_was() {
+    let service = Slow::new(1, false, 1 << 40);
+    let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
+    let mount = mount(&service, &clock, 1 << 20).await;
+    let get = |ino| Query::GetAttr { volume: VOLUME, ino };
+    let set = |ino, set| Command::SetAttr { ino, set, kill_priv: false, applied: None, cred: ROOT };
+    let Ok(Reply::Attr(small)) = mount.call(create("small")).await else { panic!("no file") };
+    let Ok(Reply::Attr(large)) = mount.call(create("large")).await else { panic!("no file") };
+    let Ok(Reply::Granted(grant)) = mount.call(Command::GrantWrite { ino: small.ino }).await else {
+        panic!("no grant")
+    };
+    let mode = FallocateMode::Allocate;
+    let reserve = Command::Fallocate { ino: large.ino, mode, offset: 0, len: 8192, kill_priv: false };
+    assert!(matches!(mount.call(reserve).await, Ok(Reply::Attr(_))));
+    mount.sync().await.expect("a sync");
+    service.full.store(true, Ordering::Relaxed);
+    let full = Err(SessionError::Call(CallError::ReadOnly("full".into())));
+    let cut = set(large.ino, SetAttr { size: Some(100), ..SetAttr::default() });
+    assert_eq!(mount.call(cut.clone()).await.map(drop), full, "only the service can run it");
+    assert!(matches!(mount.read(get(large.ino)).await, Ok(Answer::Attr(attr)) if attr.size == 8192));
+    let commit = Command::Commit(Commit {
+        ino: small.ino,
+        grant,
+        applied: Dseq(1),
+        content: Content::Inline(vec![7; 10]),
+        size: 10,
+        mtime: Nanos(1_000_000),
+        kill_priv: false,
+    });
+    assert_eq!(mount.call(commit.clone()).await.map(drop), full);
+    service.full.store(false, Ordering::Relaxed);
+    let chmod = set(small.ino, SetAttr { mode: Some(0o640), ..SetAttr::default() });
+    assert!(matches!(mount.call(chmod).await, Ok(Reply::Attr(attr)) if attr.size == 0 && attr.mode == 0o640));
+    assert!(matches!(mount.call(cut).await, Ok(Reply::Attr(attr)) if attr.size == 100));
+    assert!(matches!(mount.call(commit).await, Ok(Reply::Attr(attr)) if attr.size == 10));
+    mount.sync().await.expect("a sync");
+    for ino in [small.ino, large.ino] {
+        let there = namespace::query(&service.state().rows, &get(ino)).expect("sound rows");
+        assert_eq!(mount.read(get(ino)).await.expect("an answer"), there);
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_comes_to_another_result_ends_the_mount() {
     let service = Slow::new(1, false, 1 << 40);
@@ -381,40 +426,17 @@ async fn space_that_reclaim_gave_back_is_seen() {
     let service = Slow::new(1, false, 8192);
     let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
     let mount = mount(&service, &clock, 1 << 20).await;
-    let session = mount.info().session;
-    let commit = async |name: &str, counter: u64| {
-        let Ok(Reply::Attr(attr)) = mount.call(create(name)).await else { panic!("no file") };
-        let Ok(Reply::Granted(grant)) = mount.call(Command::GrantWrite { ino: attr.ino }).await else {
-            panic!("no grant")
-        };
-        let mut chooser = Chooser::new(3);
-        chooser.counter = counter;
-        chooser.grants.insert(attr.ino, (grant, 0));
-        let mut command = chooser.commit(attr.ino, session);
-        if let Command::Commit(commit) = &mut command {
-            commit.size = 8192;
-            let extent = ExtentId { volume: VOLUME, session, counter };
-            let (group, layout) = (GroupId(1), LayoutId(0));
-            commit.content = Content::Segments {
-                extents: vec![NewExtent {
-                    id: extent,
-                    group,
-                    layout,
-                    codec: 0,
-                    plain_len: 8192,
-                    stored_len: 8192,
-                    content_crc: 1,
-                }],
-                segments: vec![Segment { start: 0, len: 8192, extent, offset: 0 }],
-            };
-        }
+    let set_aside = async |name: &str| {
+        let Ok(Reply::Attr(Attr { ino, .. })) = mount.call(create(name)).await else { panic!("no file") };
+        let (mode, len) = (FallocateMode::Allocate, 8192);
+        let command = Command::Fallocate { ino, mode, offset: 0, len, kill_priv: false };
         mount.call(command).await.expect("an answer")
     };
-    assert!(matches!(commit("a", 1).await, Reply::Attr(_)));
-    assert_eq!(commit("b", 2).await, Reply::Failed(Errno::ENOSPC));
+    assert!(matches!(set_aside("a").await, Reply::Attr(_)));
+    assert_eq!(set_aside("b").await, Reply::Failed(Errno::ENOSPC));
     let unlink = Command::Unlink { parent: Ino::ROOT, name: b"a".to_vec(), pinned: false, cred: ROOT };
     assert!(matches!(mount.call(unlink).await, Ok(Reply::Removed(_))));
     mount.sync().await.expect("a sync");
     reclaim_all(&mut service.state().rows);
-    assert!(matches!(commit("c", 3).await, Reply::Attr(_)), "it fits now");
+    assert!(matches!(set_aside("c").await, Reply::Attr(_)), "it fits now");
 }

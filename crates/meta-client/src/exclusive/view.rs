@@ -54,7 +54,7 @@ impl<'a> View<'a> {
 
     /// The inode's group, unless a command on its way makes what is known of it meaningless.
     fn group(&self, ino: Ino) -> Result<Option<&'a Group>, RowsError> {
-        let group = self.cache.group(ino);
+        let group = self.cache.group(ino, self.settled);
         match group {
             Some(group) if group.blocked > self.settled => self.fail(Missing::Blocked(ino, group.blocked)),
             group => Ok(group),
