@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
-use types::{ExtentId, Ino, VolumeId};
+use types::{Errno, ExtentId, Ino, VolumeId};
 
 use crate::keys;
 use crate::row;
@@ -163,7 +163,8 @@ impl MapEdit {
         Ok(true)
     }
 
-    /// Counts what changed: extents' rows and bytes, the inode's space, the volume's usage. `ENOSPC` over its limit.
+    /// Counts what changed: extents' rows and bytes, the inode's space, the volume's usage. `ENOSPC` over its limit,
+    /// or if an extent were named by more rows than it can count.
     pub(crate) fn finish(self, tx: &mut Tx<'_, '_>) -> Outcome<()> {
         for (id, (refs, live)) in self.extents {
             if refs == 0 && live == 0 {
@@ -173,7 +174,11 @@ impl MapEdit {
             let wrong =
                 || RowsError(format!("extent {id}, named by the map of inode {}, is miscounted", self.ino));
             let mut extent: Extent = tx.get(&key)?.ok_or_else(wrong)?;
-            extent.refs = u32::try_from(i64::from(extent.refs) + refs).map_err(|_| wrong())?;
+            let refs = i64::from(extent.refs) + refs;
+            if refs > i64::from(u32::MAX) {
+                return Err(Errno::ENOSPC.into());
+            }
+            extent.refs = u32::try_from(refs).map_err(|_| wrong())?;
             extent.live = extent.live.checked_add_signed(live).ok_or_else(wrong)?;
             tx.put(key, &extent);
             if extent.refs == 0 {

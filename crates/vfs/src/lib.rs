@@ -5,6 +5,7 @@
 //! and becomes the file's in the order of writing when it is flushed.
 
 mod attr;
+mod copy;
 mod dir;
 mod errno;
 mod flush;
@@ -16,6 +17,7 @@ mod node;
 mod op;
 mod open;
 mod read;
+mod seek;
 mod space;
 mod table;
 mod vfs;
@@ -26,5 +28,5 @@ mod xattr;
 mod tests;
 
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

@@ -54,6 +54,14 @@ fn commands() -> Vec<Command> {
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
         Command::Touch { ino },
+        Command::CopyRange {
+            from: ino,
+            from_offset: 1,
+            to: parent,
+            to_offset: u64::MAX,
+            len: 1 << 40,
+            kill_priv: true,
+        },
         Command::Rewrite {
             ino,
             from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
@@ -193,6 +201,7 @@ fn replies_survive_their_bytes() {
         Reply::SlotMisuse,
         Reply::ReplyGone,
         Reply::Fenced,
+        Reply::Copied { attr: attr(), bytes: 1 << 33 },
     ];
     for reply in replies {
         let mut bytes = Vec::new();
