@@ -10,6 +10,7 @@ use crate::errno;
 use crate::layout::block_bytes;
 use crate::node::Node;
 use crate::op::{Ctx, Handle, Outcome};
+use crate::space::Charge;
 use crate::vfs::Vfs;
 
 /// The most bytes of one call: a longer copy is told short, as copy_file_range(2) may, and the caller goes on.
@@ -96,9 +97,11 @@ impl Vfs {
         // Everything that was accepted for the source before this call is to be in the copy.
         self.flush_node(source).await?;
         let range = to.offset..to.offset + len;
-        let charged = match self.charge(block_bytes(&range)) {
-            true => block_bytes(&range),
-            false => self.make_room(to.ino, &range).await?,
+        // The disks get nothing new.
+        let charge = Charge { growth: block_bytes(&range), disk: 0 };
+        let charged = match self.charge(charge) {
+            true => charge,
+            false => self.make_room(to.ino, &range, charge).await?,
         };
         let shared = self.share_charged(ctx, from, target, &range).await;
         self.space.release(charged);

@@ -1,6 +1,7 @@
 mod bench;
 mod copies;
 mod files;
+mod full;
 mod model;
 mod names;
 mod stress;

@@ -62,6 +62,9 @@ fn commands() -> Vec<Command> {
             len: 1 << 40,
             kill_priv: true,
         },
+        Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
+        Command::RemoveQuota { dir: ino },
+        Command::CountQuota { steps: 1000 },
         Command::Rewrite {
             ino,
             from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
@@ -173,6 +176,7 @@ fn attr() -> Attr {
         change: 10,
         grant: Grant(11),
         applied: Dseq(12),
+        project: Ino(13),
     }
 }
 
