@@ -423,6 +423,8 @@ fn fresh_extents(command: &Command) -> Option<Vec<ExtentId>> {
 fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
     match command {
         Command::Commit(commit) => Some(vec![commit.ino]),
+        // The source stays as it is.
+        Command::CopyRange { to, .. } => Some(vec![*to]),
         Command::SetAttr { ino, .. }
         | Command::Fallocate { ino, .. }
         | Command::SetXattr { ino, .. }
@@ -440,6 +442,7 @@ fn content_of(command: &Command) -> Option<Ino> {
         Command::Commit(commit) => Some(commit.ino),
         Command::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
         Command::Fallocate { ino, .. } => Some(*ino),
+        Command::CopyRange { to, .. } => Some(*to),
         _ => None,
     }
 }

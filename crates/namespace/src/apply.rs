@@ -9,7 +9,7 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, fallocate, groups, journal, keys, names, projects, reclaim, remove, rename,
+    attrs, cluster, commit, copy, fallocate, groups, journal, keys, names, projects, reclaim, remove, rename,
     rewrite, row, sessions, slots, xattrs,
 };
 
@@ -132,6 +132,11 @@ pub(crate) fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> 
             fallocate::fallocate(tx, *ino, *mode, *offset, *len, *kill_priv)
         }
         Command::Touch { ino } => attrs::touch(tx, *ino),
+        Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv } => {
+            let from = copy::Place { ino: *from, offset: *from_offset };
+            let to = copy::Place { ino: *to, offset: *to_offset };
+            copy::copy(tx, from, to, *len, *kill_priv)
+        }
         Command::SetQuota { dir, bytes, inodes } => projects::set(tx, *dir, *bytes, *inodes),
         Command::RemoveQuota { dir } => projects::remove(tx, *dir),
         Command::CountQuota { steps } => projects::step(tx, *steps),

@@ -178,7 +178,7 @@ fn reclaim_all(rows: &mut MemoryRows) {
 /// Without what reclaim changes behind everybody's back.
 fn visible(mut reply: Reply) -> Reply {
     match &mut reply {
-        Reply::Attr(attr) | Reply::Removed(attr) => attr.allocated = 0,
+        Reply::Attr(attr) | Reply::Removed(attr) | Reply::Copied { attr, .. } => attr.allocated = 0,
         Reply::Renamed { moved, other } => {
             moved.allocated = 0;
             other.iter_mut().for_each(|attr| attr.allocated = 0);

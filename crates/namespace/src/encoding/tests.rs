@@ -67,6 +67,14 @@ fn commands() -> Vec<Command> {
                 .to_vec(),
         },
         Command::Touch { ino },
+        Command::CopyRange {
+            from: ino,
+            from_offset: 1,
+            to: parent,
+            to_offset: u64::MAX,
+            len: 1 << 40,
+            kill_priv: true,
+        },
         Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
         Command::RemoveQuota { dir: ino },
         Command::CountQuota { steps: 1000 },
@@ -212,6 +220,7 @@ fn replies_survive_their_bytes() {
         Reply::Fenced,
         Reply::Journaled { replies: vec![Single(Box::new(Reply::Done)); 3], differs: None },
         Reply::Journaled { replies: vec![], differs: Some((2, Single(Box::new(Reply::Failed(Errno::EIO))))) },
+        Reply::Copied { attr: attr(), bytes: 1 << 33 },
     ];
     for reply in replies {
         let mut bytes = Vec::new();
@@ -274,12 +283,12 @@ fn a_journal_holds_no_journal() {
     let item = |command| Journaled { time: Nanos(1), expected: Expected::Success, command };
     let inner = Command::Journal { commands: vec![item(Command::Touch { ino: Ino(1) })] };
     let outer = Envelope { slot: Some(slot()), command: Command::Journal { commands: vec![item(inner)] } };
-    let refused = DecodeError::Tag { what: "a journaled command", tag: 50 };
+    let refused = DecodeError::Tag { what: "a journaled command", tag: super::JOURNAL };
     assert_eq!(decode_envelope(&encode_envelope(&outer)), Err(refused));
     let mut bytes = Vec::new();
     let reply = Reply::Journaled { replies: vec![], differs: None };
     Reply::Journaled { replies: vec![Single(Box::new(reply))], differs: None }.write(&mut bytes);
-    let refused = DecodeError::Tag { what: "a journaled reply", tag: 20 };
+    let refused = DecodeError::Tag { what: "a journaled reply", tag: super::JOURNALED };
     assert_eq!(Reader::new(&bytes).whole::<Reply>(), Err(refused));
 }
 

@@ -37,7 +37,7 @@ impl Chooser {
     pub(super) fn next(&mut self, session: types::SessionId) -> Command {
         let (ino, parent, name, cred) = (self.ino(), self.ino(), self.name(), ROOT);
         let pinned = self.random.below(4) == 0;
-        match self.random.below(24) {
+        match self.random.below(25) {
             0..=5 => {
                 let kind = match self.random.below(6) {
                     0..=2 => NewKind::File,
@@ -75,6 +75,12 @@ impl Chooser {
                 let modes = [FallocateMode::Allocate, FallocateMode::PunchHole, FallocateMode::ZeroKeepSize];
                 let (mode, offset) = (self.random.pick(&modes), self.random.below(20_000));
                 Command::Fallocate { ino, mode, offset, len: 5000, kill_priv: false }
+            }
+            19 => {
+                let (from, to, kill_priv) = (ino, parent, false);
+                let (from_offset, to_offset) = (self.random.below(9000), self.random.below(9000));
+                let len = self.random.pick(&[100, 8192, 100_000]);
+                Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv }
             }
             _ => self.commit(ino, session),
         }
