@@ -5,9 +5,9 @@
 //! place in the same order and is answered by the service; until then the inodes it is about are unknown here, and
 //! whoever needs them waits.
 //!
-//! What is durable is always a prefix of that order. [`Exclusive::sync`] waits for it. Commits of data wait by
-//! themselves, because the accepted writes that they hold are dropped when they return.
+//! What is durable is always a prefix of that order. [`Exclusive::sync`] waits for it.
 
+mod about;
 mod cache;
 mod queue;
 mod ranges;
@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use clock::Clock;
 use namespace::{
-    Answer, Batch, Command, Content, Expected, Journaled, Query, Reply, RowsError, SessionInfo, SlotRef,
+    Answer, Attr, Batch, Command, Expected, Journaled, Query, Reply, RowsError, SessionInfo, SlotRef,
 };
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::task::JoinHandle;
 use types::{ExtentId, Ino, Nanos};
 
+use self::about::{content_of, fresh_extents, inode_of, inodes_of, is_of_service};
 use self::cache::{Cache, Seq};
 use self::queue::{Queue, Withdrawn};
 use self::view::{Missing, View};
@@ -31,6 +32,10 @@ use crate::{CallError, Session, SessionError};
 
 /// Rows that are fetched at once: the beginning of a directory, or what comes next of it.
 const FETCH_ROWS: u32 = 1024;
+
+/// A place in the order of a mount's commands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place(Seq);
 
 /// How a mount keeps rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +108,7 @@ impl Exclusive {
     /// Runs a command of the mount. `Reply::Failed` is a reply, and changes nothing.
     ///
     /// On return its effect is visible to every later call. It is durable after the next [`Exclusive::sync`]; that of
-    /// a `Commit`, and of what only the service could run, is on return, with that of all commands before it.
+    /// what only the service could run is on return, with that of all commands before it.
     /// Dropping the future leaves the command either undone or in the order.
     pub async fn call(&self, command: Command) -> Result<Reply, SessionError> {
         let fresh = fresh_extents(&command);
@@ -143,10 +148,8 @@ impl Exclusive {
                 Look::Found((batch, reply)) => {
                     let expected = Expected::of(&command, &reply);
                     let content_of = content_of(&command);
-                    let waits = matches!(command, Command::Commit(_));
-                    let (waiter, durable) = waits.then(oneshot::channel).unzip();
                     state.last = time;
-                    let seq = self.queue.push(Journaled { time, expected, command }, waiter);
+                    let seq = self.queue.push(Journaled { time, expected, command }, None);
                     state.cache.change(seq, batch);
                     if let Some(ino) = content_of {
                         state.cache.changed_content(ino, seq);
@@ -155,10 +158,6 @@ impl Exclusive {
                     if state.cache.is_overfull() && self.queue.wait(seq).await.is_ok() {
                         // A directory that grows all the time is never idle otherwise.
                         state.cache.make_room_now(self.queue.settled());
-                    }
-                    drop(state);
-                    if let Some(durable) = durable {
-                        self.reply(durable.await)?;
                     }
                     return Ok(reply);
                 }
@@ -235,11 +234,35 @@ impl Exclusive {
     /// If it is not. After `SessionError::Call(CallError::ReadOnly)` they are kept and may be durable later, after
     /// anything else they are lost.
     pub async fn sync(&self) -> Result<(), SessionError> {
-        let last = self.queue.last();
-        match self.queue.wait(last).await {
+        self.sync_to(self.mark()).await
+    }
+
+    /// As [`Exclusive::sync`], for what was answered up to this place.
+    pub async fn sync_to(&self, place: Place) -> Result<(), SessionError> {
+        match self.queue.wait(place.0).await {
             Ok(()) => self.check(),
             error => error,
         }
+    }
+
+    /// The end of the order as it is now.
+    pub fn mark(&self) -> Place {
+        Place(self.queue.last())
+    }
+
+    /// Whether everything up to this place is durable.
+    pub fn is_durable(&self, place: Place) -> bool {
+        self.queue.settled() >= place.0
+    }
+
+    /// Whether nothing can become durable any more.
+    pub fn is_over(&self) -> bool {
+        self.queue.over().is_some()
+    }
+
+    /// Resolves when everything up to this place is durable or never will be. Nothing is sent earlier for it.
+    pub async fn passed(&self, place: Place) {
+        self.queue.passed(place.0).await;
     }
 
     /// The session, for what needs no order: the mark of settled extents, and its end.
@@ -267,10 +290,11 @@ impl Exclusive {
             let volume = self.info().volume;
             let here = self.lock().await.answer(&self.queue, volume, &Query::GetAttr { volume, ino }, &[]);
             if let Ok(Look::Found(Answer::Attr(here))) = here
-                && here.change > attr.change
+                && here.change >= attr.change
                 && here.size == attr.size
             {
-                *attr = here;
+                // What reclaim gave back shows only there.
+                *attr = Attr { allocated: attr.allocated, ..here };
             }
         }
         answer
@@ -409,75 +433,6 @@ fn look<T>(view: View<'_>, found: Result<T, RowsError>) -> Result<Look<T>, Sessi
 fn wrong_answer(answer: &Answer) -> SessionError {
     let what = std::mem::discriminant(answer);
     CallError::Stopped(format!("the service answered another question: {what:?}")).into()
-}
-
-/// Extents that the command brings in; `None` if it also names others, whose rows only the service has.
-fn fresh_extents(command: &Command) -> Option<Vec<ExtentId>> {
-    let Command::Commit(commit) = command else { return Some(Vec::new()) };
-    let Content::Segments { extents, segments } = &commit.content else { return Some(Vec::new()) };
-    let fresh: Vec<ExtentId> = extents.iter().map(|extent| extent.id).collect();
-    segments.iter().all(|segment| fresh.contains(&segment.extent)).then_some(fresh)
-}
-
-/// The inodes whose rows a command may change that only the service can run; `None`: it can be any.
-fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
-    match command {
-        Command::Commit(commit) => Some(vec![commit.ino]),
-        // The source stays as it is.
-        Command::CopyRange { to, .. } => Some(vec![*to]),
-        Command::SetAttr { ino, .. }
-        | Command::Fallocate { ino, .. }
-        | Command::SetXattr { ino, .. }
-        | Command::RemoveXattr { ino, .. }
-        | Command::GrantWrite { ino }
-        | Command::Rewrite { ino, .. }
-        | Command::Touch { ino } => Some(vec![*ino]),
-        _ => None,
-    }
-}
-
-/// The inode whose data, or size, a command may change.
-fn content_of(command: &Command) -> Option<Ino> {
-    match command {
-        Command::Commit(commit) => Some(commit.ino),
-        Command::SetAttr { ino, set, .. } if set.size.is_some() => Some(*ino),
-        Command::Fallocate { ino, .. } => Some(*ino),
-        Command::CopyRange { to, .. } => Some(*to),
-        _ => None,
-    }
-}
-
-/// The inode that a question is about, if it can be answered from an inode's rows.
-fn inode_of(query: &Query) -> Option<Ino> {
-    match query {
-        Query::Lookup { parent: ino, .. }
-        | Query::GetAttr { ino, .. }
-        | Query::Parent { ino, .. }
-        | Query::ReadDir { ino, .. }
-        | Query::ReadLink { ino, .. }
-        | Query::GetXattr { ino, .. }
-        | Query::ListXattr { ino, .. }
-        | Query::Map { ino, .. } => Some(*ino),
-        _ => None,
-    }
-}
-
-/// Whether a question is about what the service does by itself, which no command has to come there for.
-fn is_of_service(query: &Query) -> bool {
-    matches!(
-        query,
-        Query::Volume { .. }
-            | Query::VolumeByName { .. }
-            | Query::Volumes
-            | Query::Groups
-            | Query::Disks
-            | Query::Scattered { .. }
-            | Query::Sessions { .. }
-            | Query::DeadExtents { .. }
-            | Query::Garbage { .. }
-            | Query::ExtentRows { .. }
-            | Query::Time
-    )
 }
 
 #[cfg(test)]

@@ -12,6 +12,6 @@ mod service;
 mod session;
 mod slots;
 
-pub use exclusive::{Exclusive, ExclusiveOptions};
+pub use exclusive::{Exclusive, ExclusiveOptions, Place};
 pub use service::{CallError, MetaFuture, MetaService};
 pub use session::{OpenSessionError, Session, SessionError};

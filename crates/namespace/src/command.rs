@@ -196,8 +196,9 @@ pub struct Commit {
     pub content: Content,
     /// The size after it; smaller than the file's size is `EINVAL` (truncate is setattr).
     pub size: u64,
-    /// When the last of it was written; clamped to between the file's mtime and now.
-    pub mtime: Nanos,
+    /// When the last of it was written; clamped to between the file's mtime and now. `None`: the times were set after
+    /// it was written, and stay.
+    pub mtime: Option<Nanos>,
     /// Set-id bits and capabilities are cleared: somebody without the right to keep them wrote.
     pub kill_priv: bool,
 }

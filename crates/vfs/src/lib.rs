@@ -12,6 +12,7 @@ mod errno;
 mod flush;
 mod flusher;
 mod handle;
+mod landing;
 mod layout;
 mod names;
 mod node;

@@ -15,6 +15,7 @@ use types::{Errno, Ino, Nanos, VolumeId};
 use crate::ahead::Kept;
 use crate::copy;
 use crate::errno;
+use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
 use crate::space::Space;
 use crate::table::{NodeRef, Table};
@@ -57,6 +58,8 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    /// Commits on their way to the service.
+    pub(crate) landings: Landings,
     /// Extents that sequential readers read.
     pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
@@ -94,6 +97,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            landings: Landings::default(),
             kept: Kept::default(),
             freed,
             work: Notify::new(),
@@ -114,8 +118,8 @@ impl Vfs {
     ///
     /// What an operation did shows to every later one. It is durable when an `Fsync` or `FsyncDir` returns that came
     /// later, whatever it is of, or a write through a handle that was opened `sync`: what changes names and attributes
-    /// becomes durable in its order, and never with a gap; written data of other files may come later. An error means that nothing changed, but for `EIO` after the session ended:
-    /// then it is unknown. A future that was polled is to be polled to its end: dropped early, it may have done its
+    /// becomes durable in its order, and never with a gap; written data of other files may come later. An error means
+    /// that nothing changed, but for `EIO` after the session ended: then it is unknown. A future that was polled is to be polled to its end: dropped early, it may have done its
     /// work or not, and references and pins that it counted stay counted.
     pub async fn handle(&self, op: Op, ctx: Ctx) -> Result<Outcome, Errno> {
         match op {
@@ -216,12 +220,6 @@ impl Vfs {
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.no_answer(&error)),
         }
-    }
-
-    /// Waits until every change of names and attributes that was answered is durable.
-    pub(crate) async fn settle(&self) -> Result<(), Errno> {
-        self.unless_broken()?;
-        self.session.sync().await.map_err(|error| self.no_answer(&error))
     }
 
     /// Takes notice of a session that is over.

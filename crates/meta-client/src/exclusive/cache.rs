@@ -169,10 +169,6 @@ impl Cache {
         if group.blocked == seq {
             // Without any row what others did before it is unknown too, until it is at the service.
             group.blocked = if group.whole || !group.ranges.is_empty() { 0 } else { group.changed };
-        } else if group.blocked < seq {
-            // It was run here, and perhaps others on top of it.
-            let last = group.changed.max(seq);
-            self.empty(ino).blocked = last;
         }
     }
 

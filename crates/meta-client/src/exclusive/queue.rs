@@ -160,6 +160,13 @@ impl Queue {
         }
     }
 
+    /// Waits until the command at `seq`, and all before it, are durable at the service, or never will be. Does not hurry.
+    pub(super) async fn passed(&self, seq: Seq) {
+        let mut progress = self.progress.subscribe();
+        // The queue has the sender, so there is an answer.
+        let _ = progress.wait_for(|now| now.settled >= seq || now.over.is_some()).await;
+    }
+
     /// Waits until there is room for one more, or a reason that there will not be any.
     pub(super) async fn wait_for_room(&self) {
         while self.is_full() {
@@ -215,10 +222,7 @@ impl Queue {
                 Expected::Reply => replies.next(),
                 _ => None,
             };
-            if let Some(waiter) = item.waiter {
-                // Who was answered before and waits all the same waits only for durability.
-                told.push((waiter, reply.unwrap_or(Reply::Done)));
-            }
+            told.extend(item.waiter.zip(reply));
         }
         drop(state);
         self.progress.send_modify(|progress| {

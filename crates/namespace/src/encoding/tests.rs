@@ -155,7 +155,7 @@ fn commands() -> Vec<Command> {
             applied: Dseq(6),
             content,
             size: 12_288,
-            mtime: Nanos(1),
+            mtime: Some(Nanos(1)),
             kill_priv: false,
         }));
     }

@@ -289,3 +289,29 @@ async fn a_sequential_reader_finds_what_comes_next_in_memory() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn times_that_are_set_stay_although_what_was_written_before_is_stored_later() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, &[1; 9000]).await.expect("write");
+    let old = Nanos(5_000_000_000);
+    let set = SetAttr { mtime: Some(SetTime::To(old)), ..SetAttr::default() };
+    assert_eq!(bench.set(ino, set).await.expect("utimes").mtime, old);
+    assert_eq!(bench.service.calls("Commit"), 0, "nothing was stored for it");
+    let shown = bench.attr(ino).await;
+    assert_eq!((shown.mtime, shown.size), (old, 9000));
+    bench.fsync(ino, handle).await.expect("fsync");
+    let stored = bench.attr(ino).await;
+    assert_eq!((stored.mtime, stored.ctime), (old, shown.ctime));
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mtime == old));
+    // Some before, some after: the later ones count.
+    bench.write(ino, handle, 0, &[2; 10]).await.expect("write");
+    bench.set(ino, set).await.expect("utimes");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.write(ino, handle, 20, &[3; 10]).await.expect("write");
+    let written = bench.attr(ino).await.mtime;
+    assert!(written > old);
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mtime == written));
+}

@@ -112,6 +112,8 @@ async fn lost_data_is_told_once_to_each_that_has_the_file_open() {
     bench.service.refuse(Some(CallError::Stopped("its log is lost".into())));
     bench.clock.advance(Duration::from_secs(2));
     bench.vfs.run_flusher(std::future::ready(())).await;
+    assert_eq!(bench.arena.record_count(), 0, "committed, as far as the mount knows");
+    assert_eq!(bench.vfs.settle().await, Err(Errno::EIO));
     bench.vfs.run_flusher(std::future::ready(())).await;
     assert_eq!(bench.vfs.figures().lost, 1);
     assert_eq!(bench.arena.late_error(ino).count, 1);

@@ -103,7 +103,8 @@ impl Chooser {
             let segment = Segment { start: 0, len: size as u32, extent: id, offset: 0 };
             Content::Segments { extents: vec![extent], segments: vec![segment] }
         };
-        let commit = Commit { ino, grant, applied, content, size, mtime: Nanos(7), kill_priv: false };
+        let mtime = self.random.pick(&[Some(Nanos(7)), None]);
+        let commit = Commit { ino, grant, applied, content, size, mtime, kill_priv: false };
         Command::Commit(commit)
     }
 
