@@ -7,5 +7,6 @@
 mod counters;
 mod extents;
 pub mod memory;
+mod pieces;
 
 pub use extents::{Extents, Group, ReadExtentError, SealError};

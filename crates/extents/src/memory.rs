@@ -24,6 +24,8 @@ struct State {
     capacity: u64,
     used: u64,
     broken: bool,
+    /// The longest fragment that is taken.
+    longest: u32,
     fragments: BTreeMap<FragmentId, Fragment>,
 }
 
@@ -45,12 +47,19 @@ impl MemoryStore {
     /// whole blocks.
     pub fn new(capacity: u64) -> MemoryStore {
         let fragments = BTreeMap::new();
-        MemoryStore { state: Mutex::new(State { capacity, used: 0, broken: false, fragments }) }
+        MemoryStore {
+            state: Mutex::new(State { capacity, used: 0, broken: false, longest: u32::MAX, fragments }),
+        }
     }
 
     /// From now on every operation fails with [`IoError::Gone`], or no longer.
     pub fn set_broken(&self, broken: bool) {
         self.state().broken = broken;
+    }
+
+    /// From now on there is no run of blocks for a fragment of more stored bytes than this.
+    pub fn set_longest(&self, bytes: u32) {
+        self.state().longest = bytes;
     }
 
     /// Flips one bit of a stored byte, as rot does: reads of its block fail from now on.
@@ -95,7 +104,7 @@ impl State {
             return if same { Ok(PutAck::AlreadyHave) } else { Err(PutError::Conflict(put.id)) };
         }
         let needs = footprint(len as u64);
-        if needs > self.capacity - self.used {
+        if needs > self.capacity - self.used || put.stored_len > self.longest {
             return Err(PutError::NoSpace(put.stored_len));
         }
         self.used += needs;

@@ -5,6 +5,7 @@
 //! and becomes the file's in the order of writing when it is flushed.
 
 mod attr;
+mod compact;
 mod dir;
 mod errno;
 mod flush;
@@ -15,6 +16,7 @@ mod names;
 mod node;
 mod op;
 mod open;
+mod pack;
 mod read;
 mod space;
 mod table;
@@ -25,6 +27,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub use compact::CompactionFigures;
 pub use flusher::FlushAllError;
 pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

@@ -27,6 +27,9 @@ const RESERVE_MAX: u64 = 16 << 20;
 const RECLAIM_WAITS: u32 = 20;
 const RECLAIM_WAIT: Duration = Duration::from_millis(100);
 
+/// A write waits for so many walks of compaction, which may find ever more while others write.
+pub(crate) const WALKS_MAX: u64 = 64;
+
 /// What the mount knows of its volume's space.
 pub(crate) struct Space {
     known: Mutex<Known>,
@@ -61,6 +64,12 @@ impl Space {
             known.charged += bytes;
         }
         fits && room
+    }
+
+    /// Whether the volume's limit leaves room for `growth` more.
+    fn fits(&self, growth: u64) -> bool {
+        let known = self.known();
+        known.used.saturating_add(known.charged).saturating_add(growth) <= known.limit
     }
 
     /// Gives back what was charged.
@@ -109,7 +118,8 @@ impl Vfs {
         if self.charge(bytes) {
             return Ok(bytes);
         }
-        let mut waits = 0;
+        let mut hurry = None;
+        let (walks, mut waits) = (self.compaction.walks(), 0);
         loop {
             let flushed = self.flush_everything().await;
             let shrank = std::mem::take(&mut self.space.known().shrank);
@@ -118,11 +128,19 @@ impl Vfs {
             if self.space.charge(growth, bytes, self.extents.space()) {
                 return Ok(bytes);
             }
-            if !shrank && waits == 0 || waits >= RECLAIM_WAITS {
+            if shrank {
+                waits = RECLAIM_WAITS;
+            }
+            // Compaction brings back no byte of the volume, only of the disks.
+            let may_come = self.space.fits(growth) && self.may_find_room();
+            if waits == 0 && !may_come || self.compaction.walks() > walks + WALKS_MAX {
                 // If flushing failed for another reason that is the one to tell.
                 return Err(flushed.err().map_or(Errno::ENOSPC, |failed| failed.errno));
             }
-            waits += 1;
+            if may_come {
+                hurry.get_or_insert_with(|| self.wait_for_room());
+            }
+            waits = waits.saturating_sub(1);
             self.clock.sleep(RECLAIM_WAIT).await;
         }
     }

@@ -1,4 +1,5 @@
 mod bench;
+mod compact;
 mod files;
 mod model;
 mod names;

@@ -12,6 +12,7 @@ use namespace::{Answer, Command, Query, Reply};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
+use crate::compact::{Compaction, CompactionFigures};
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
 use crate::space::Space;
@@ -45,6 +46,8 @@ pub struct Figures {
     pub flush_failures: u64,
     /// Files whose accepted data was lost.
     pub lost: u64,
+    /// What compaction has done.
+    pub compaction: CompactionFigures,
 }
 
 /// One mount of a volume that nobody else has.
@@ -55,6 +58,7 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    pub(crate) compaction: Compaction,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
@@ -77,7 +81,7 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`].
+    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`], and should run [`Vfs::run_compactor`].
     pub fn new(parts: Parts) -> Vfs {
         let Parts { session, arena, extents, clock } = parts;
         let freed = Arc::new(Notify::new());
@@ -90,6 +94,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            compaction: Compaction::default(),
             freed,
             work: Notify::new(),
             touched: std::sync::Mutex::default(),
@@ -165,6 +170,7 @@ impl Vfs {
             flushes: self.flushes.load(Ordering::Relaxed),
             flush_failures: self.flush_failures.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            compaction: self.compaction.figures(),
         }
     }
 
