@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+pub use disk::Disk;
+pub use image::{Cut, Loss};
+
 use crate::test::{self, Tally};
 use crate::tree;
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod fsx;
 mod pjdfstest;
+mod postgres;
 mod real_work;
 mod setup;
 mod unit;
@@ -131,6 +132,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
+    Stage { name: "postgres", needs_release: true, run: postgres::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
     Stage { name: "sim", needs_release: false, run: simulation },

@@ -68,7 +68,9 @@ impl Vfs {
         if let Some(node) = self.table.find(ino) {
             let mut state = node.state();
             // After a restart the kernel gives back more than this engine counted.
+            // All references at once, those that an earlier node counted among them.
             state.lookups = state.lookups.saturating_sub(count);
+            state.may_be_referred_to = false;
         }
         Ok(Outcome::Done)
     }

@@ -24,8 +24,10 @@ pub(crate) struct Node {
 /// The part of a node behind a short lock.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// References that the kernel has.
+    /// References that the kernel has, as far as they were counted since the node was made.
     pub(crate) lookups: u64,
+    /// The kernel may have references that an earlier node of the inode counted.
+    pub(crate) may_be_referred_to: bool,
     /// Open files and directories.
     pub(crate) opens: u32,
     attr: Option<Attr>,
@@ -121,6 +123,11 @@ impl State {
     /// The inode's rows are gone, and these were its last attributes.
     pub(crate) fn set_gone(&mut self, attr: Attr) {
         self.attr = Some(Attr { nlink: 0, ..attr });
+        if std::mem::take(&mut self.may_be_referred_to) {
+            // Who takes the last name away has looked it up. What is remembered is all there is, so it stays until the
+            // kernel forgets it.
+            self.lookups = self.lookups.max(1);
+        }
         self.gone = true;
         self.touched = None;
         self.kill_priv = None;
@@ -141,10 +148,21 @@ impl State {
 
     /// Neither the kernel refers to it nor is there work left for it.
     pub(crate) fn is_idle(&self) -> bool {
-        let used = self.lookups > 0 || self.opens > 0;
-        let work =
-            self.charge > 0 || self.kill_priv.is_some() || self.touched.is_some() || self.failing.is_some();
-        !used && !work
+        self.lookups == 0 && !self.has_work()
+    }
+
+    /// All that is remembered can be asked for again, or is worth nothing.
+    pub(crate) fn is_unused(&self) -> bool {
+        !self.gone && !self.nameless && !self.has_work()
+    }
+
+    /// It is open, or there is something to be done for it.
+    fn has_work(&self) -> bool {
+        self.opens > 0
+            || self.charge > 0
+            || self.kill_priv.is_some()
+            || self.touched.is_some()
+            || self.failing.is_some()
     }
 
     /// The attributes as a caller sees them: those of the rows, with what was accepted since.

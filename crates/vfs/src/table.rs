@@ -1,6 +1,6 @@
 //! The nodes that are remembered, by inode number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,34 @@ use crate::node::{Asked, Node};
 
 const SHARDS: usize = 16;
 
-/// Inode numbers to nodes. One entry for each inode that the kernel refers to or that has work left.
+/// How many nodes are remembered of which all can be asked for again: the kernel may refer to millions of inodes, and
+/// forgets them only when it is short of memory itself.
+const NODES_MAX: usize = 16 * 1024;
+
+/// How many of the oldest nodes of a shard are looked at for each new one.
+const LOOKS: usize = 4;
+
+/// Inode numbers to nodes: of inodes that are in use or have work left, and of some that the kernel refers to.
 pub(crate) struct Table {
-    shards: [Mutex<HashMap<Ino, Arc<Node>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+    /// How many nodes a shard remembers before it drops those that can be asked for again.
+    shard_max: usize,
     /// Counts the changes that [`NodeRef::change`] began and that have ended, and the nodes that were forgotten.
     changes: AtomicU64,
     /// The count when the last node was forgotten.
     forgotten: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// Each with its number in the order.
+    nodes: HashMap<Ino, (u64, Arc<Node>)>,
+    /// The order in which nodes are looked at for dropping. What has another number than the node has gone meanwhile.
+    order: VecDeque<(u64, Ino)>,
+    /// The last number.
+    last: u64,
+    /// Nodes were dropped that the kernel refers to.
+    dropped: bool,
 }
 
 /// A node in use. When the last use ends and nothing else refers to the inode, the table forgets it.
@@ -28,8 +49,14 @@ pub(crate) struct NodeRef<'a> {
 
 impl Table {
     pub(crate) fn new() -> Table {
+        Table::of(NODES_MAX)
+    }
+
+    /// A table that remembers about `nodes_max` nodes of inodes that are not in use.
+    pub(crate) fn of(nodes_max: usize) -> Table {
         Table {
-            shards: std::array::from_fn(|_| Mutex::new(HashMap::new())),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            shard_max: nodes_max.div_ceil(SHARDS),
             changes: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
         }
@@ -38,17 +65,51 @@ impl Table {
     /// The node of an inode; a new one if it was not remembered.
     pub(crate) fn node(&self, ino: Ino) -> NodeRef<'_> {
         let mut shard = self.shard(ino);
-        let node = shard.entry(ino).or_insert_with(|| {
-            let node = Node::new(ino);
-            node.state().unsure = Asked(self.forgotten.load(Ordering::SeqCst));
-            Arc::new(node)
-        });
-        NodeRef { table: self, node: Some(Arc::clone(node)) }
+        if let Some((_, node)) = shard.nodes.get(&ino) {
+            return NodeRef { table: self, node: Some(Arc::clone(node)) };
+        }
+        self.make_room(&mut shard);
+        let node = Node::new(ino);
+        {
+            let mut state = node.state();
+            state.unsure = Asked(self.forgotten.load(Ordering::SeqCst));
+            state.may_be_referred_to = shard.dropped;
+        }
+        let node = Arc::new(node);
+        shard.put(ino, Arc::clone(&node));
+        NodeRef { table: self, node: Some(node) }
+    }
+
+    /// Drops the oldest nodes of a full shard as far as nothing but memory is lost by it.
+    fn make_room(&self, shard: &mut Shard) {
+        // More than one look for each new node, or a shard that was filled with nodes in use would never shrink again.
+        for _ in 0..LOOKS {
+            if shard.nodes.len() < self.shard_max {
+                return;
+            }
+            let Some((number, ino)) = shard.order.pop_front() else { return };
+            let Some((_, node)) = shard.nodes.get(&ino).filter(|(found, _)| *found == number) else {
+                continue;
+            };
+            if Arc::strong_count(node) > 1 || !node.state().is_unused() {
+                shard.order.push_back((number, ino));
+                continue;
+            }
+            shard.nodes.remove(&ino);
+            shard.dropped = true;
+            self.was_forgotten();
+        }
+    }
+
+    /// With a node goes the knowledge of how new an answer must be: none that was asked for before now will do.
+    fn was_forgotten(&self) {
+        let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.forgotten.fetch_max(now, Ordering::SeqCst);
     }
 
     /// The node of an inode, if it is remembered.
     pub(crate) fn find(&self, ino: Ino) -> Option<NodeRef<'_>> {
-        let node = self.shard(ino).get(&ino).cloned()?;
+        let node = self.shard(ino).nodes.get(&ino)?.1.clone();
         Some(NodeRef { table: self, node: Some(node) })
     }
 
@@ -59,23 +120,38 @@ impl Table {
 
     fn drop_idle(&self, ino: Ino) {
         let mut shard = self.shard(ino);
-        let Some(node) = shard.get(&ino) else { return };
+        let Some((_, node)) = shard.nodes.get(&ino) else { return };
         // A new reference can only be had from this shard, which is locked: one left is the shard's own.
         if Arc::strong_count(node) == 1 && node.state().is_idle() {
-            // With it goes the knowledge of how new an answer must be: none that was asked for before now will do.
-            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
-            self.forgotten.fetch_max(now, Ordering::SeqCst);
-            shard.remove(&ino);
+            self.was_forgotten();
+            shard.nodes.remove(&ino);
+            shard.tidy();
         }
     }
 
     /// How many nodes are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| lock(shard).nodes.len()).sum()
     }
 
-    fn shard(&self, ino: Ino) -> MutexGuard<'_, HashMap<Ino, Arc<Node>>> {
+    fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         lock(&self.shards[ino.0 as usize % SHARDS])
+    }
+}
+
+impl Shard {
+    fn put(&mut self, ino: Ino, node: Arc<Node>) {
+        self.last += 1;
+        self.nodes.insert(ino, (self.last, node));
+        self.order.push_back((self.last, ino));
+    }
+
+    /// What has gone stays in the order until it is looked at, but must not outgrow what is there.
+    fn tidy(&mut self) {
+        if self.order.len() > 2 * self.nodes.len() + LOOKS {
+            let nodes = &self.nodes;
+            self.order.retain(|(number, ino)| nodes.get(ino).is_some_and(|(found, _)| found == number));
+        }
     }
 }
 
@@ -118,6 +194,9 @@ impl Drop for NodeRef<'_> {
     }
 }
 
-fn lock(shard: &Mutex<HashMap<Ino, Arc<Node>>>) -> MutexGuard<'_, HashMap<Ino, Arc<Node>>> {
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

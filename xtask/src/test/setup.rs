@@ -16,6 +16,15 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("e2fsprogs", &["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"]),
     ("mount", &["/usr/sbin/losetup", "/sbin/losetup"]),
     ("util-linux", &["/usr/bin/unshare"]),
+    // With pgbench and amcheck; pg_amcheck is there since 14.
+    (
+        "postgresql",
+        &[
+            "/usr/lib/postgresql/15/bin/pg_amcheck",
+            "/usr/lib/postgresql/16/bin/pg_amcheck",
+            "/usr/lib/postgresql/17/bin/pg_amcheck",
+        ],
+    ),
     ("libacl1-dev", &["/usr/include/sys/acl.h"]),
 ];
 
@@ -34,7 +43,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Installs what `stages` need and is missing.
 pub fn run(stages: &[&str]) -> anyhow::Result<()> {
-    let served = ["bad-input", "pjdfstest", "fsx", "real-work", "crash", "kill"];
+    let served = ["bad-input", "pjdfstest", "fsx", "real-work", "postgres", "crash", "kill"];
     if stages.iter().any(|stage| served.contains(stage)) {
         ensure!(
             rustix::process::geteuid().is_root(),
