@@ -3,6 +3,7 @@
 mod agent;
 mod background;
 mod loops;
+mod scrub;
 mod verify;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
 use crate::http::{Live, Pages};
-use crate::report::{DiskReport, MetadataReport, MountReport, Report};
+use crate::report::{DiskReport, MetadataReport, MountReport, Report, ScrubReport};
 use crate::up::VOLUME;
 use crate::up::parts::Parts;
 
@@ -61,6 +61,9 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
         lost: figures.files.lost,
+        compacted_windows: figures.files.compaction.windows,
+        compacted_bytes: figures.files.compaction.bytes,
+        to_reclaim_bytes: parts.dead_bytes().await.unwrap_or(0),
     };
     let identity = parts.dir.identity();
     Report {
@@ -73,6 +76,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         starts: identity.starts,
         mounts: vec![mount],
         disks: parts.agent.disks().iter().map(disk).collect(),
+        scrub: scrub(parts),
         metadata: metadata(parts),
     }
 }
@@ -100,6 +104,17 @@ fn disk(disk: &Disk) -> DiskReport {
         free_bytes: status.free,
         fragments: status.fragments,
         checkpoints: status.checkpoints,
+    }
+}
+
+fn scrub(parts: &Parts) -> ScrubReport {
+    let state = parts.scrub.state();
+    ScrubReport {
+        passes: state.passes,
+        last_pass: state.last_pass,
+        bad: state.bad_in_pass,
+        fragments: state.fragments,
+        bytes: state.bytes,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Plan {
     pub mount: PathBuf,
     /// The disks, in the order of the command line. For a whole data directory: those of its identity.
     pub disks: Vec<DiskPlan>,
+    /// In how many days everything is scrubbed.
+    pub scrub_days: u16,
     /// The socket for metrics, bound already.
     pub metrics: Option<TcpListener>,
 }
@@ -68,7 +70,7 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
         None => new_disks(args)?,
     };
     let metrics = args.metrics.map(bind).transpose()?;
-    Ok(Plan { data: args.data.clone(), dir, mount, disks, metrics })
+    Ok(Plan { data: args.data.clone(), dir, mount, disks, scrub_days: args.scrub_days, metrics })
 }
 
 fn bind(at: SocketAddr) -> anyhow::Result<TcpListener> {

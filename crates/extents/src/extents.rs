@@ -335,5 +335,6 @@ fn read_error(extent: ExtentId, from: u32, error: ReadError) -> ReadExtentError 
     }
 }
 
+mod discard;
 #[cfg(test)]
 mod tests;

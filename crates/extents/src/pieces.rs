@@ -36,7 +36,12 @@ impl Extents {
                     len = (len / 2).next_multiple_of(BLOCK as usize).max(least);
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    for piece in &sealed.pieces {
+                        self.discard(piece).await;
+                    }
+                    return Err(error);
+                }
             }
             rest = &rest[len..];
             if rest.is_empty() {
@@ -85,5 +90,6 @@ mod tests {
         let refused = extents.seal_in_pieces(&[1; 100_000], 4096).await;
         assert!(matches!(refused, Err(SealError::NoSpace(_))));
         assert_eq!(extents.in_flight(), 0, "those that were stored are given up");
+        assert_eq!(extents.space().free, 20 * 4096, "and gone");
     }
 }

@@ -157,6 +157,13 @@ impl Shared {
             <= checkpoint::capacity(self.layout.checkpoints[0].len)
     }
 
+    /// How many more fragments the checkpoint area has room for.
+    pub(crate) fn index_room(&self) -> u64 {
+        let needed = checkpoint::bytes_needed(self.index.len(), self.groups().len() as u64 + 1);
+        let left = checkpoint::capacity(self.layout.checkpoints[0].len).saturating_sub(needed);
+        left / crate::index::ENTRY_BYTES as u64
+    }
+
     /// Finds a fragment and keeps its blocks until the guard is dropped.
     pub(crate) fn pin(self: &Arc<Self>, id: FragmentId) -> Option<Pinned> {
         let entry = self.index.pin(&id)?;

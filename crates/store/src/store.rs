@@ -343,6 +343,8 @@ impl FragmentStore for Store {
 
     fn space(&self) -> Space {
         let kept_free = self.shared.alloc.reserve();
-        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free: self.free() }
+        // A page alone takes a header and a block: what the index has no entry for is not free.
+        let free = self.free().min(self.shared.index_room() * 2 * BLOCK);
+        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free }
     }
 }

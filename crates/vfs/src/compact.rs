@@ -17,7 +17,7 @@ use extents::SealError;
 use futures_util::future::join_all;
 use namespace::{Answer, Command, NewExtent, Query, Reply, Scattered, Segment};
 use tokio::sync::Notify;
-use types::{Errno, ExtentId, Ino};
+use types::{Errno, Ino};
 
 use crate::errno;
 use crate::pack;
@@ -71,7 +71,7 @@ pub struct CompactionFigures {
 enum Need {
     /// There is room: half of the bytes must be waste, or the rows many.
     Little,
-    /// Less than a quarter of the disks is free: an eighth.
+    /// Less than a fifth of the disks is free: an eighth.
     Some,
     /// Somebody waits for room, or will soon: a thirty-second.
     Urgent,
@@ -229,8 +229,8 @@ impl Vfs {
     fn need(&self) -> Need {
         let space = self.extents.space();
         match () {
-            () if self.is_waited_for() || space.free < space.total / 12 => Need::Urgent,
-            () if space.free < space.total / 4 => Need::Some,
+            () if self.is_waited_for() || space.free < space.total / 24 => Need::Urgent,
+            () if space.free < space.total / 5 => Need::Some,
             () => Need::Little,
         }
     }
@@ -322,7 +322,7 @@ impl Vfs {
                 Ok(sealed) => extents.extend(sealed),
                 Err(error) => {
                     tracing::debug!(ino = ino.0, %error, "a window was not compacted");
-                    extents.iter().for_each(|extent: &NewExtent| self.extents.abandoned(extent.id));
+                    self.discard(&extents).await;
                     self.compaction.failed.fetch_add(1, Ordering::Relaxed);
                     return Ok(false);
                 }
@@ -339,10 +339,10 @@ impl Vfs {
             .collect();
         let ranges: Vec<_> = from.iter().map(|row| row.start..row.start + u64::from(row.len)).collect();
         let to = pack::segments(&ranges, &extents);
-        let ids: Vec<ExtentId> = extents.iter().map(|extent| extent.id).collect();
-        match self.session.call(Command::Rewrite { ino, from, extents, to }).await {
+        let command = Command::Rewrite { ino, from, extents: extents.clone(), to };
+        match self.session.call(command).await {
             Ok(Reply::Attr(_)) => {
-                ids.iter().for_each(|id| self.extents.committed(*id));
+                extents.iter().for_each(|extent| self.extents.committed(extent.id));
                 self.compaction.windows.fetch_add(1, Ordering::Relaxed);
                 self.compaction.bytes.fetch_add(bytes, Ordering::Relaxed);
                 // What it gives back comes with reclaim.
@@ -350,20 +350,27 @@ impl Vfs {
                 Ok(true)
             }
             Ok(Reply::Failed(Errno::EAGAIN | Errno::ESTALE)) => {
-                ids.iter().for_each(|id| self.extents.abandoned(*id));
+                self.discard(&extents).await;
                 Ok(self.lose())
             }
             Ok(refused) => {
-                ids.iter().for_each(|id| self.extents.abandoned(*id));
+                self.discard(&extents).await;
                 Err(errno::of_wrong_reply(&refused))
             }
             Err(error) => {
                 // As for a commit: unless it was refused it is unknown whether rows name them.
                 if errno::session_goes_on(&error) {
-                    ids.iter().for_each(|id| self.extents.abandoned(*id));
+                    self.discard(&extents).await;
                 }
                 Err(self.no_answer(&error))
             }
+        }
+    }
+
+    /// Takes back extents of a rewrite that did not come about: a busy file must not fill the disk with them.
+    async fn discard(&self, extents: &[NewExtent]) {
+        for extent in extents {
+            self.extents.discard(extent).await;
         }
     }
 

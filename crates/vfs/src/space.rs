@@ -28,7 +28,7 @@ const RECLAIM_WAITS: u32 = 20;
 const RECLAIM_WAIT: Duration = Duration::from_millis(100);
 
 /// A write waits for so many walks of compaction, which may find ever more while others write.
-pub(crate) const WALKS_MAX: u64 = 64;
+pub(crate) const WALKS_MAX: u64 = 8;
 
 /// What the mount knows of its volume's space.
 pub(crate) struct Space {

@@ -19,6 +19,7 @@ fn args(data: &Path, capacity: Option<u64>, disks: &[&Path]) -> UpArgs {
         mount: PathBuf::from("/mnt"),
         capacity: capacity.map(ByteSize),
         disks: disks.iter().map(|path| path.to_path_buf()).collect(),
+        scrub_days: 7,
         metrics: None,
     }
 }
