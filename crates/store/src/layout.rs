@@ -16,8 +16,7 @@ pub struct FormatOptions {
     pub journal_bytes: Option<u64>,
     /// Bytes of the intent log; `None`: 1/64 of the disk, 64 MiB to 8 GiB.
     pub intent_bytes: Option<u64>,
-    /// Bytes of each of the two checkpoint areas; `None`: 1/128 of the disk, at least 4 MiB, which holds
-    /// more entries than the disk has fragments of a header and a block.
+    /// Bytes of each of the two checkpoint areas; `None`: 1/128 of the disk, at least 4 MiB.
     pub checkpoint_bytes: Option<u64>,
     /// Bytes of a journal segment, a power of two of 8 KiB to 4 MiB.
     pub segment_bytes: u32,
@@ -37,6 +36,9 @@ impl FormatOptions {
     }
 }
 
+/// A checkpoint area is this part of the disk: room for the entries of a disk that is full of extents of one block, each
+/// with its header, so that bytes end before the index does.
+const CHECKPOINT_PART: u64 = 128;
 /// A journal has at least so many segments.
 const SEGMENTS_MIN: u64 = 4;
 /// Bytes of a journal segment unless a test wants less.
@@ -119,7 +121,8 @@ impl Layout {
                 .max(SEGMENTS_MIN * segment);
         let intents =
             whole(options.intent_bytes.unwrap_or_else(|| (bytes / 64).clamp(64 << 20, 8 << 30)), segment);
-        let checkpoint = whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 128).max(4 << 20)), BLOCK);
+        let checkpoint =
+            whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / CHECKPOINT_PART).max(4 << 20)), BLOCK);
         let mut at = ENDS;
         let mut next = |len: u64| {
             let region = Region { at, len };

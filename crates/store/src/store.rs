@@ -343,8 +343,9 @@ impl FragmentStore for Store {
 
     fn space(&self) -> Space {
         let kept_free = self.shared.alloc.reserve();
-        // A page alone takes a header and a block: what the index has no entry for is not free.
-        let free = self.free().min(self.shared.index_room() * 2 * BLOCK);
-        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free }
+        // A fragment that the index has no room for finds no blocks either. The smallest that a full disk is made of
+        // has a block of data and one of header.
+        let entries = self.shared.index_room().saturating_mul(2 * BLOCK);
+        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free: self.free().min(entries) }
     }
 }

@@ -1,6 +1,7 @@
 mod bench;
 mod compact;
 mod files;
+mod full;
 mod model;
 mod names;
 mod stress;

@@ -12,6 +12,7 @@ use namespace::{Answer, Command, Query, Reply};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
+use crate::ahead::Kept;
 use crate::compact::{Compaction, CompactionFigures};
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
@@ -59,6 +60,8 @@ pub struct Vfs {
     pub(crate) table: Table,
     pub(crate) space: Space,
     pub(crate) compaction: Compaction,
+    /// Extents that sequential readers read.
+    pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
@@ -95,6 +98,7 @@ impl Vfs {
             table: Table::new(),
             space: Space::new(),
             compaction: Compaction::default(),
+            kept: Kept::default(),
             freed,
             work: Notify::new(),
             touched: std::sync::Mutex::default(),
