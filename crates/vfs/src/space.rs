@@ -108,7 +108,7 @@ impl Space {
     /// Whether the volume's limit leaves room for `growth` more.
     fn fits(&self, growth: u64) -> bool {
         let known = self.known();
-        known.used.saturating_add(known.charged).saturating_add(growth) <= known.limit
+        known.used.saturating_add(known.charged.growth).saturating_add(growth) <= known.limit
     }
 
     /// Gives back what was charged.
