@@ -2,18 +2,19 @@
 
 mod task;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checksum::{block_crcs, content_crc};
-use extents::Group;
+use extents::{BadCopy, Group, Placement, Slot};
 use meta_client::{CallError, MetaService};
-use namespace::{Answer, ExtentRow, Query};
+use namespace::{Answer, ExtentRow, Query, SlotState};
 use serde::{Deserialize, Serialize};
 use store::{FragmentInfo, FragmentStore, ListError, ReadError};
 use types::{ExtentId, FragmentId};
+
+use crate::copies;
 
 pub use task::Scrubbing;
 
@@ -100,22 +101,35 @@ pub enum Scrubbed {
     Pass,
 }
 
-/// Reads every fragment of a live extent and compares header, blocks and content with the extent's row, step by step,
+/// Reads every copy of every live extent and compares header, blocks and content with the extent's row, step by step,
 /// again and again.
 ///
-/// A fragment that is bad is told with its extent, once in a pass. Fragments without a row are left to
-/// [`Sweep`](crate::Sweep): they may be a moment old.
+/// A copy that is bad is told with its extent, once in a pass, and so is one that is missing from a slot that should
+/// have everything. Where there are other copies the placement hears of it, so that it is replaced. Fragments without a
+/// row are left to [`Sweep`](crate::Sweep): they may be a moment old.
 pub struct Scrub {
-    groups: Vec<Group>,
+    placement: Arc<dyn Placement>,
     service: Arc<dyn MetaService>,
     state: ScrubState,
     listed: Vec<(FragmentInfo, ExtentRow)>,
+    /// Copies that other slots lack.
+    missing: Vec<(usize, ExtentRow)>,
+}
+
+/// What is next of a pass.
+enum Next {
+    /// Copies were listed, or passed over.
+    Listed,
+    /// Another slot.
+    Slot,
+    /// Nothing: that was all.
+    End,
 }
 
 impl Scrub {
-    /// A scrub that goes on at `state`.
-    pub fn new(groups: Vec<Group>, service: Arc<dyn MetaService>, state: ScrubState) -> Scrub {
-        Scrub { groups, service, state, listed: Vec::new() }
+    /// A scrub of the groups of `placement` that goes on at `state`.
+    pub fn new(placement: Arc<dyn Placement>, service: Arc<dyn MetaService>, state: ScrubState) -> Scrub {
+        Scrub { placement, service, state, listed: Vec::new(), missing: Vec::new() }
     }
 
     /// Where it is.
@@ -123,63 +137,81 @@ impl Scrub {
         &self.state
     }
 
-    /// How many bytes it must read in a second so that a pass takes no longer than `period`.
+    /// How many bytes must be read in a second so that a pass takes no longer than `period`.
     pub fn rate(&self, period: Duration) -> u64 {
         // A tenth faster: reading takes time too, and the machine is off now and then.
         (self.stored() / 10 * 11 / period.as_secs().max(1)).max(RATE_MIN)
     }
 
-    /// Bytes that are stored in all slots.
+    /// Bytes that are stored on all disks of the groups.
     pub fn stored(&self) -> u64 {
-        let spaces = self.groups.iter().flat_map(|group| &group.slots).map(|slot| slot.space());
+        let groups = self.placement.groups();
+        let slots = groups.iter().flat_map(|group| &group.slots);
+        let disks: BTreeMap<_, _> =
+            slots.filter_map(|slot| slot.store.as_ref().map(|store| (slot.disk, store))).collect();
+        let spaces = disks.values().map(|store| store.space());
         spaces.map(|space| space.total.saturating_sub(space.free)).sum()
     }
 
     /// Reads about a MiB; `now` is in seconds since 1970. After an error the same fragments are read again.
     pub async fn step(&mut self, now: u64) -> Result<Scrubbed, ScrubError> {
+        let groups = self.placement.groups();
         let mut read = 0;
         while read < STEP_BYTES {
-            let Some((fragment, row)) = self.listed.pop() else {
-                match self.list().await? {
-                    Listed::More => continue,
-                    Listed::NextSlot => return Ok(Scrubbed::Bytes(read)),
-                    Listed::End => {
-                        let passes = self.state.passes + 1;
-                        let bad_in_pass = self.state.bad_in_pass;
-                        let (fragments, bytes) = (self.state.fragments, self.state.bytes);
-                        tracing::info!(fragments, bytes, bad = bad_in_pass, "a scrub has read everything");
-                        self.state =
-                            ScrubState { passes, last_pass: Some(now), bad_in_pass, ..ScrubState::default() };
-                        return Ok(Scrubbed::Pass);
-                    }
+            let group = groups.iter().find(|group| group.id.0 >= self.state.group);
+            if let Some(group) = group {
+                if let Some((index, row)) = self.missing.pop() {
+                    self.tell(group, index, &row, "it is not there").await;
+                    continue;
                 }
-            };
-            self.check(&fragment, &row).await;
-            read += u64::from(fragment.stored_len);
+                if let Some((fragment, row)) = self.listed.pop() {
+                    self.check(group, &fragment, &row).await;
+                    read += u64::from(fragment.stored_len);
+                    continue;
+                }
+            }
+            match self.list(group).await? {
+                Next::Listed => {}
+                Next::Slot => return Ok(Scrubbed::Bytes(read)),
+                Next::End => {
+                    self.end(now);
+                    return Ok(Scrubbed::Pass);
+                }
+            }
         }
         Ok(Scrubbed::Bytes(read))
     }
 
-    /// Lists more fragments that live extents need, the first one last.
-    async fn list(&mut self) -> Result<Listed, ScrubError> {
-        let Some(group) = self.groups.iter().find(|group| group.id.0 >= self.state.group) else {
-            return Ok(Listed::End);
-        };
+    fn end(&mut self, now: u64) {
+        let ScrubState { passes, bad_in_pass, fragments, bytes, .. } = self.state;
+        tracing::info!(fragments, bytes, bad = bad_in_pass, "a scrub has read everything");
+        let (passes, last_pass) = (passes + 1, Some(now));
+        self.state = ScrubState { passes, last_pass, bad_in_pass, ..ScrubState::default() };
+    }
+
+    /// Lists more fragments of `group`, the first one that is not done, that live extents need; the first one last.
+    async fn list(&mut self, group: Option<&Group>) -> Result<Next, ScrubError> {
+        let Some(group) = group else { return Ok(Next::End) };
         if group.id.0 > self.state.group {
             (self.state.group, self.state.slot, self.state.after) = (group.id.0, 0, None);
         }
         if self.state.fragments == 0 {
             self.state.bad_in_pass = 0;
         }
-        let Some(store) = group.slots.get(self.state.slot as usize) else {
+        let at = self.state.slot as usize;
+        let Some(slot) = group.slots.get(at) else {
             (self.state.group, self.state.slot, self.state.after) = (group.id.0 + 1, 0, None);
-            return Ok(Listed::NextSlot);
+            return Ok(Next::Slot);
         };
         let after = self.state.after.as_deref().and_then(fragment_of_text);
-        let listed = store.list(group.id, after, BATCH).await?;
+        let listed = match readable(slot) {
+            Some(store) => store.list(group.id, after, BATCH).await?,
+            // Away or failed: what is on it is copied to others, or told of elsewhere.
+            None => Vec::new(),
+        };
         let Some(last) = listed.last() else {
             (self.state.slot, self.state.after) = (self.state.slot + 1, None);
-            return Ok(Listed::NextSlot);
+            return Ok(Next::Slot);
         };
         let ids: BTreeSet<ExtentId> = listed.iter().map(|fragment| fragment.id.extent).collect();
         let query = Query::ExtentRows { ids: ids.into_iter().collect() };
@@ -192,53 +224,76 @@ impl Scrub {
             (row.group == fragment.id.group && row.layout == fragment.id.layout).then_some((*fragment, *row))
         };
         let mut needed: Vec<_> = listed.iter().filter_map(needed).collect();
-        needed.reverse();
+        let missing = missing(group, at, &needed).await?;
         if needed.is_empty() {
             self.state.after = Some(text_of_fragment(last.id));
         }
-        self.listed = needed;
-        Ok(Listed::More)
+        needed.reverse();
+        (self.listed, self.missing) = (needed, missing);
+        Ok(Next::Listed)
     }
 
-    async fn check(&mut self, fragment: &FragmentInfo, row: &ExtentRow) {
-        let group = self.groups.iter().find(|group| group.id == fragment.id.group);
-        let store = group.and_then(|group| group.slots.get(self.state.slot as usize));
-        let verdict = match store {
-            Some(store) => check(store.as_ref(), fragment.id, row).await,
-            None => Ok(()),
+    async fn check(&mut self, group: &Group, fragment: &FragmentInfo, row: &ExtentRow) {
+        let index = self.state.slot as usize;
+        let verdict = match group.slots.get(index).and_then(readable) {
+            Some(store) if group.id == row.group => check(store, fragment.id, row).await,
+            // The groups have changed since it was listed.
+            _ => Ok(()),
         };
         self.state.after = Some(text_of_fragment(fragment.id));
         self.state.fragments += 1;
         self.state.bytes += u64::from(fragment.stored_len);
-        let Err(why) = verdict else { return };
+        if let Err(why) = verdict {
+            self.tell(group, index, row, &why).await;
+        }
+    }
+
+    async fn tell(&mut self, group: &Group, index: usize, row: &ExtentRow, why: &str) {
         // Deleted since it was listed: nobody misses it.
-        let ids = vec![row.id];
-        let alive = self.service.read(Query::ExtentRows { ids }).await;
-        if !matches!(alive, Ok(Answer::Extents(rows)) if rows.is_empty()) {
-            self.state.bad_in_pass += 1;
-            tracing::error!(extent = %row.id, group = %row.group, slot = self.state.slot, %why, "a stored copy is bad");
+        let alive = self.service.read(Query::ExtentRows { ids: vec![row.id] }).await;
+        if matches!(alive, Ok(Answer::Extents(rows)) if rows.is_empty()) {
+            return;
+        }
+        let Some(slot) = group.slots.get(index) else { return };
+        self.state.bad_in_pass += 1;
+        tracing::error!(extent = %row.id, group = %row.group, disk = %slot.disk, %why, "a stored copy is bad");
+        if group.present().count() > 1 {
+            self.placement.bad_copy(BadCopy { row: *row, index, disk: slot.disk });
         }
     }
 }
 
-/// What listing led to.
-enum Listed {
-    More,
-    NextSlot,
-    End,
+/// The store of a slot that may hold copies and answers.
+fn readable(slot: &Slot) -> Option<&dyn FragmentStore> {
+    slot.store.as_deref().filter(|store| slot.is_present() && !store.has_failed())
+}
+
+/// Which of the copies in the slot at `at` are not in others that should have everything. Each is found once: by the
+/// first slot that has it.
+async fn missing(
+    group: &Group,
+    at: usize,
+    here: &[(FragmentInfo, ExtentRow)],
+) -> Result<Vec<(usize, ExtentRow)>, ScrubError> {
+    let (mut missing, mut earlier) = (Vec::new(), vec![false; here.len()]);
+    for (index, slot) in group.present().filter(|(index, _)| *index != at) {
+        let Some(store) = readable(slot).filter(|_| slot.state == SlotState::In) else { continue };
+        let ids = here.iter().map(|(_, row)| group.fragment(row.id, row.layout, index)).collect();
+        for (n, has) in store.have(ids).await?.into_iter().enumerate() {
+            earlier[n] |= has && index < at;
+            if !has && !earlier[n] {
+                missing.push((index, here[n].1));
+            }
+        }
+    }
+    Ok(missing)
 }
 
 /// Compares a fragment with its row; says what is wrong.
 async fn check(store: &dyn FragmentStore, id: FragmentId, row: &ExtentRow) -> Result<(), String> {
-    match store.read(id, 0..row.stored_len).await {
-        Ok(verified) => {
-            let bytes: Vec<u8> = verified.blocks.iter().flat_map(|buf| buf.iter().copied()).collect();
-            let stored = bytes.get(verified.range).unwrap_or_default();
-            match content_crc(&block_crcs(stored)) == row.content_crc {
-                true => Ok(()),
-                false => Err("it holds other content than its extent's row says".to_string()),
-            }
-        }
+    match store.check(id).await {
+        Ok(whole) if copies::is_of(&whole, row) => Ok(()),
+        Ok(_) => Err("it holds other content than its extent's row says".to_string()),
         // The disk as a whole is gone, and others tell of that.
         Err(ReadError::Io(device::IoError::Gone)) => Ok(()),
         Err(error) => Err(error.to_string()),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use checksum::{block_crcs, content_crc};
 use device::{IoBuf, IoError, IoVec};
 use store::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    Checked, DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 use types::{BLOCK, Epoch, FragmentId, GroupId};
@@ -27,6 +27,7 @@ struct State {
     /// The longest fragment that is taken.
     longest: u32,
     fragments: BTreeMap<FragmentId, Fragment>,
+    epochs: BTreeMap<GroupId, Epoch>,
 }
 
 #[derive(Debug)]
@@ -46,9 +47,16 @@ impl MemoryStore {
     /// An empty store that holds fragments of at most `capacity` bytes, each counted as a block more than its data in
     /// whole blocks.
     pub fn new(capacity: u64) -> MemoryStore {
-        let fragments = BTreeMap::new();
+        let (fragments, epochs) = (BTreeMap::new(), BTreeMap::new());
         MemoryStore {
-            state: Mutex::new(State { capacity, used: 0, broken: false, longest: u32::MAX, fragments }),
+            state: Mutex::new(State {
+                capacity,
+                used: 0,
+                broken: false,
+                longest: u32::MAX,
+                fragments,
+                epochs,
+            }),
         }
     }
 
@@ -99,6 +107,10 @@ impl State {
         if !fits || block_crcs(&stored) != put.block_crcs || content_crc(&put.block_crcs) != put.content_crc {
             return Err(PutError::Damaged(put.id));
         }
+        let current = self.epochs.get(&put.id.group).copied().unwrap_or_default();
+        if put.epoch < current {
+            return Err(PutError::StaleEpoch { sent: put.epoch, current });
+        }
         if let Some(there) = self.fragments.get(&put.id) {
             let same = there.content_crc == put.content_crc && there.stored.len() == len;
             return if same { Ok(PutAck::AlreadyHave) } else { Err(PutError::Conflict(put.id)) };
@@ -138,8 +150,37 @@ impl FragmentStore for MemoryStore {
         self.with(|state| state.put(put, &data))
     }
 
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>> {
+        self.with(|state| {
+            if let Some(old) = state.fragments.remove(&put.id) {
+                state.used -= footprint(old.stored.len() as u64);
+            }
+            state.put(put, &data).map(|_| ())
+        })
+    }
+
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>> {
+        self.with(|state| {
+            let known = state.epochs.entry(group).or_insert(epoch);
+            *known = epoch.max(*known);
+            Ok(())
+        })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state().broken
+    }
+
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {
         self.with(|state| state.read(id, range))
+    }
+
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>> {
+        self.with(|state| {
+            let fragment = state.fragments.get(&id).ok_or(ReadError::NotFound(id))?;
+            let (stored_len, content_crc) = (fragment.stored.len() as u32, fragment.content_crc);
+            state.read(id, 0..stored_len).map(|_| Checked { stored_len, content_crc })
+        })
     }
 
     fn have(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<Vec<bool>, ListError>> {

@@ -55,16 +55,16 @@ impl Extents {
 mod tests {
     use std::sync::Arc;
 
-    use types::{Epoch, GroupId, SessionId, VolumeId};
+    use types::{GroupId, SessionId, VolumeId};
 
     use crate::memory::MemoryStore;
-    use crate::{Extents, Group, SealError};
+    use crate::{Extents, FixedPlacement, Group, SealError};
 
     fn over(longest: u32, capacity: u64) -> Extents {
         let store = MemoryStore::new(capacity);
         store.set_longest(longest);
-        let group = Group { id: GroupId(1), epoch: Epoch(1), slots: vec![Arc::new(store)] };
-        Extents::new(VolumeId(1), SessionId(1), 1, vec![group])
+        let group = Group::numbered(GroupId(1), vec![Arc::new(store)]);
+        Extents::new(VolumeId(1), SessionId(1), 1, FixedPlacement::of(vec![group]))
     }
 
     #[tokio::test]

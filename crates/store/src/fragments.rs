@@ -68,6 +68,15 @@ pub struct Verified {
     pub range: Range<usize>,
 }
 
+/// What a fragment holds, read from its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// Its bytes.
+    pub stored_len: u32,
+    /// CRC-32C over the CRCs of its blocks.
+    pub content_crc: u32,
+}
+
 /// Why a read failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
@@ -133,8 +142,23 @@ pub trait FragmentStore: Send + Sync + 'static {
     /// Stores a fragment. It is durable when this answers `Ok`. Idempotent.
     fn put(&self, put: Put, data: IoVec) -> StoreFuture<Result<PutAck, PutError>>;
 
+    /// As [`FragmentStore::put`], and what is there under the name is replaced, whatever its content: for a copy that
+    /// was found bad. Until this answers `Ok` the old one stays.
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>>;
+
+    /// Refuses puts of a group below `epoch` from now on, for ever. When this answers `Ok` no put below it is under way
+    /// any more: each is listed, or has failed.
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>>;
+
+    /// Whether the store answers nothing but errors until it is opened anew.
+    fn has_failed(&self) -> bool;
+
     /// Reads `range` of a fragment's stored bytes, verified.
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>>;
+
+    /// Reads all of a fragment, header and data, from the disk and not from what is remembered of it, and verifies it.
+    /// Behind reads that somebody waits for.
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>>;
 
     /// Which of these are here and durable, in the order of `ids`.
     fn have(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<Vec<bool>, ListError>>;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clock::Clock;
-use extents::Group;
+use extents::Placement;
 use meta_client::MetaService;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,7 +32,7 @@ impl Scrubbing {
     /// Starts it as a task of the current tokio runtime, where the file at `path` says that it was. Each pass is paced so
     /// that it ends within `period`, and begins so that it ends a period after the one before.
     pub fn start(
-        groups: Vec<Group>,
+        placement: Arc<dyn Placement>,
         service: Arc<dyn MetaService>,
         clock: Arc<dyn Clock>,
         path: PathBuf,
@@ -41,7 +41,7 @@ impl Scrubbing {
         let loaded = ScrubState::load(&path);
         let state = Arc::new(Mutex::new(loaded.clone()));
         let (stop, stopped) = watch::channel(false);
-        let scrub = Scrub::new(groups, service, loaded);
+        let scrub = Scrub::new(placement, service, loaded);
         let task = Task { scrub, clock, path, period, shown: Arc::clone(&state), stopped };
         Scrubbing { state, stop, running: tokio::spawn(task.run()) }
     }

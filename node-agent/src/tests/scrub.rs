@@ -9,7 +9,7 @@ use super::{Cluster, LEN, fragment};
 use crate::{Scrub, ScrubState, Scrubbed, Scrubbing};
 
 fn scrub(cluster: &Cluster, state: ScrubState) -> Scrub {
-    Scrub::new(cluster.groups.clone(), cluster.service(), state)
+    Scrub::new(cluster.placement(), cluster.service(), state)
 }
 
 async fn pass(scrub: &mut Scrub) {
@@ -88,7 +88,7 @@ async fn the_task_scrubs_rests_and_leaves_its_state() {
     let week = Duration::from_secs(7 * 86_400);
     for _ in 0..2 {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let running = Scrubbing::start(cluster.groups.clone(), cluster.service(), clock, path.clone(), week);
+        let running = Scrubbing::start(cluster.placement(), cluster.service(), clock, path.clone(), week);
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while running.state().passes == 0 {
             assert!(std::time::Instant::now() < deadline, "no pass was finished");
