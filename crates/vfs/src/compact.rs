@@ -86,7 +86,8 @@ impl Need {
         };
         // A new extent has a header too: where not even that is given back nothing is.
         let gives = window.waste >= types::BLOCK && window.waste * part >= window.bytes;
-        gives || window.needless_rows > NEEDLESS_ROWS
+        // Fewer rows alone give nothing back: extents that other files share stay.
+        gives || self == Need::Little && window.needless_rows > NEEDLESS_ROWS
     }
 }
 

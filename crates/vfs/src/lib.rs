@@ -7,6 +7,7 @@
 mod ahead;
 mod attr;
 mod compact;
+mod copy;
 mod dir;
 mod errno;
 mod flush;
@@ -19,6 +20,7 @@ mod op;
 mod open;
 mod pack;
 mod read;
+mod seek;
 mod space;
 mod table;
 mod vfs;
@@ -30,5 +32,5 @@ mod tests;
 
 pub use compact::CompactionFigures;
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};
