@@ -13,6 +13,7 @@ use crate::errno;
 use crate::layout::block_bytes;
 use crate::node::Node;
 use crate::op::{Ctx, Handle, Outcome};
+use crate::space::Charge;
 use crate::vfs::Vfs;
 
 /// The most bytes of one record.
@@ -103,7 +104,7 @@ impl Vfs {
         &self,
         node: &Node,
         piece: &Piece<'_>,
-        charged: &mut Option<u64>,
+        charged: &mut Option<Charge>,
     ) -> Result<(), Errno> {
         let mut waiting_since = None;
         loop {
@@ -119,7 +120,11 @@ impl Vfs {
             };
             match refused {
                 Refused::Failed(errno) => return Err(errno),
-                Refused::Space => *charged = Some(self.make_room(node.ino, &piece.range()).await?),
+                Refused::Space => {
+                    let range = piece.range();
+                    let whole = Charge::of(&range, block_bytes(&range));
+                    *charged = Some(self.make_room(node.ino, &range, whole).await?);
+                }
                 Refused::Arena => {
                     self.unless_broken()?;
                     let since = *waiting_since.get_or_insert_with(|| self.clock.elapsed());
@@ -141,7 +146,7 @@ impl Vfs {
         node: &Node,
         grant: Grant,
         piece: &Piece<'_>,
-        charged: &mut Option<u64>,
+        charged: &mut Option<Charge>,
     ) -> Result<(), Refused> {
         let ended = self.writes_ended.read().unwrap_or_else(PoisonError::into_inner);
         if *ended {
@@ -154,12 +159,13 @@ impl Vfs {
         }
         let range = piece.range();
         let blocks = (range.start / BLOCK, range.end.div_ceil(BLOCK));
-        let (run, run_charge) = extend_run(state.charged_run, blocks);
+        let (run, growth) = extend_run(state.charged_run, blocks);
         if charged.is_none() {
-            if !self.charge(run_charge) {
+            let charge = Charge::of(&range, growth);
+            if !self.charge(charge) {
                 return Err(Refused::Space);
             }
-            *charged = Some(run_charge);
+            *charged = Some(charge);
         }
         let write = arena::Write {
             ino: node.ino,
@@ -171,7 +177,7 @@ impl Vfs {
         };
         match self.arena.accept(write) {
             Ok(dseq) => {
-                state.charge += charged.take().unwrap_or(0);
+                state.charge.add(charged.take().unwrap_or_default());
                 state.charged_run = run;
                 if piece.kill_priv {
                     state.kill_priv = Some(dseq);
@@ -234,10 +240,11 @@ impl Vfs {
             _ => return Err(Errno::EFBIG),
         };
         let grows = mode != FallocateMode::PunchHole;
+        let charge = Charge::of_reserve(&range);
         let charged = match grows {
-            true if self.charge(block_bytes(&range)) => block_bytes(&range),
-            true => self.make_room(ino, &range).await?,
-            false => 0,
+            true if self.charge(charge) => charge,
+            true => self.make_room(ino, &range, charge).await?,
+            false => Charge::default(),
         };
         let done = self.fallocate_charged(ctx, &node, mode, &range).await;
         self.space.release(charged);

@@ -91,6 +91,23 @@ async fn a_file_that_is_emptied_needs_no_flush() {
 }
 
 #[tokio::test]
+async fn a_write_is_a_change_at_once_and_its_flush_is_none() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let before = bench.attr(ino).await;
+    bench.clock.advance(std::time::Duration::from_secs(1));
+    bench.write(ino, handle, 0, &[1; 10_000]).await.expect("write");
+    let written = bench.attr(ino).await;
+    assert!(written.mtime > before.mtime && written.ctime == written.mtime, "{written:?}");
+    bench.clock.advance(std::time::Duration::from_secs(1));
+    bench.fsync(ino, handle).await.expect("fsync");
+    let flushed = bench.attr(ino).await;
+    assert_eq!((flushed.mtime, flushed.ctime), (written.mtime, written.ctime));
+    let Answer::Attr(row) = bench.row(ino) else { panic!("no row") };
+    assert_eq!((row.mtime, row.ctime), (written.mtime, written.ctime));
+}
+
+#[tokio::test]
 async fn errors_of_data() {
     let bench = Bench::new().await;
     let (file, both) = bench.create("file").await;
