@@ -15,6 +15,7 @@ mod names;
 mod node;
 mod op;
 mod open;
+mod quota;
 mod read;
 mod space;
 mod table;

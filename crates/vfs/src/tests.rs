@@ -3,5 +3,6 @@ mod files;
 mod full;
 mod model;
 mod names;
+mod quota;
 mod stress;
 mod trouble;

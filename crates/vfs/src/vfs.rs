@@ -14,6 +14,7 @@ use types::{Errno, Ino, Nanos, VolumeId};
 
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
+use crate::quota::Quotas;
 use crate::space::Space;
 use crate::table::{NodeRef, Table};
 
@@ -55,6 +56,9 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    pub(crate) quotas: Quotas,
+    /// A quota may have to be counted.
+    pub(crate) counting: Notify,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
@@ -90,6 +94,8 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            quotas: Quotas::new(),
+            counting: Notify::new(),
             freed,
             work: Notify::new(),
             touched: std::sync::Mutex::default(),
@@ -140,7 +146,7 @@ impl Vfs {
                 Box::pin(self.rename(ctx, (parent, name), (new_parent, new_name), flags)).await
             }
             Op::Link { ino, parent, name } => Box::pin(self.link(ino, parent, name)).await,
-            Op::StatFs => self.statfs().await,
+            Op::StatFs { ino } => self.statfs(ino).await,
             Op::SetXattr { ino, name, value, mode } => self.setxattr(ctx, ino, name, value, mode).await,
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,
