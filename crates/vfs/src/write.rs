@@ -10,6 +10,7 @@ use types::{BLOCK, Errno, Grant, Ino};
 
 use crate::attr::SIZE_MAX;
 use crate::errno;
+use crate::flusher::STREAM_BYTES;
 use crate::layout::block_bytes;
 use crate::node::Node;
 use crate::op::{Ctx, Handle, Outcome};
@@ -155,7 +156,9 @@ impl Vfs {
         if *ended {
             return Err(Refused::Failed(Errno::EIO));
         }
-        let first = self.arena.summary(node.ino).is_none();
+        let before = self.arena.summary(node.ino).map(|dirty| dirty.bytes);
+        let len = piece.data.len() as u64;
+        let is_news = before.is_none_or(|bytes| bytes / STREAM_BYTES < (bytes + len) / STREAM_BYTES);
         let mut state = node.state();
         if state.is_gone() {
             return Err(Refused::Failed(Errno::ESTALE));
@@ -196,7 +199,7 @@ impl Vfs {
             }
         }
         drop(state);
-        if first || self.is_under_pressure() {
+        if is_news || self.is_under_pressure() {
             self.work.notify_one();
         }
         Ok(())
