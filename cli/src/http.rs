@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::metrics;
+use crate::quota::{self, Order, Page};
 use crate::report::Report;
 
 /// The most connections that are served at a time; further ones wait to be accepted.
@@ -35,6 +36,9 @@ pub struct Live {
 pub trait Pages: Send + Sync + 'static {
     /// What they show now; `None` while everything stops.
     fn gather(&self) -> Pin<Box<dyn Future<Output = Option<Live>> + Send + '_>>;
+
+    /// Does what is ordered of quotas; `None` while everything stops.
+    fn obey(&self, order: Order) -> Pin<Box<dyn Future<Output = Option<anyhow::Result<Page>>> + Send + '_>>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -125,6 +129,16 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error}\n")),
             },
         },
+        (&Method::POST, quota::PAGE) if admin => match read_order(request.into_body()).await {
+            Err(error) => (StatusCode::BAD_REQUEST, text, format!("{error:#}\n")),
+            Ok(order) => match pages.obey(order).await {
+                None => stopping,
+                Some(done) => match done.and_then(|page| Ok(serde_json::to_string(&page)?)) {
+                    Ok(body) => (StatusCode::OK, "application/json", body),
+                    Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error:#}\n")),
+                },
+            },
+        },
         (&Method::GET, _) => {
             (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string())
         }
@@ -136,12 +150,30 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
     response
 }
 
+/// An order of at most 4 KiB.
+async fn read_order(body: Incoming) -> anyhow::Result<Order> {
+    const ORDER_MAX: usize = 4096;
+    let body = http_body_util::Limited::new(body, ORDER_MAX).collect().await;
+    let body = body.map_err(|error| anyhow::anyhow!("read the order: {error}"))?.to_bytes();
+    serde_json::from_slice(&body).context("understand the order")
+}
+
 /// Asks the admin socket at `path` for a page.
 pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
+    let request = Request::get(page).header("host", "holdfast").body(Full::<Bytes>::default())?;
+    send_admin(path, request).await
+}
+
+/// Sends an order to a page of the admin socket at `path`.
+pub async fn order_admin(path: &Path, page: &str, order: String) -> anyhow::Result<String> {
+    let request = Request::post(page).header("host", "holdfast").body(Full::new(Bytes::from(order)))?;
+    send_admin(path, request).await
+}
+
+async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<String> {
     let stream = UnixStream::connect(path).await.with_context(|| format!("connect to {}", path.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(page).header("host", "holdfast").body(Full::<Bytes>::default())?;
     let response = sender.send_request(request).await.context("ask the running `up`")?;
     let status = response.status();
     let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
@@ -156,7 +188,9 @@ pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Live, Pages, Report, ask_admin, bind_admin, serve_admin};
+    use super::{
+        Live, Order, Page, Pages, Report, ask_admin, bind_admin, order_admin, serve_admin,
+    };
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;
@@ -169,6 +203,15 @@ mod tests {
             let report =
                 Report { state: "read-only".into(), why: Some("nearly full".into()), ..Report::blank() };
             Box::pin(std::future::ready(Some(Live { report, operations: Vec::new() })))
+        }
+
+        fn obey(
+            &self,
+            order: Order,
+        ) -> Pin<Box<dyn Future<Output = Option<anyhow::Result<Page>>> + Send + '_>> {
+            assert_eq!(order, Order::List);
+            let page = Page { refused: None, counting: false, inodes: 3, quotas: Vec::new() };
+            Box::pin(std::future::ready(Some(Ok(page))))
         }
     }
 
@@ -187,6 +230,10 @@ mod tests {
         let why = format!("{:#}", ask_admin(&path, "/readyz").await.expect_err("not ready"));
         assert!(why.contains("nearly full"), "{why}");
         assert!(ask_admin(&path, "/else").await.is_err());
+        let page = order_admin(&path, "/quota", r#"{"order":"list"}"#.into()).await.expect("answered");
+        assert!(page.contains("\"inodes\":3"), "{page}");
+        let why = order_admin(&path, "/quota", "{}".into()).await.expect_err("no order");
+        assert!(format!("{why:#}").contains("understand"), "{why:#}");
         server.abort();
     }
 }

@@ -1,6 +1,6 @@
 //! The `holdfast` command: one process tree on one directory, and the tools around it.
 //!
-//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`],
+//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`], [`quota`],
 //! [`bench`].
 //! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
 
@@ -13,6 +13,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod progress;
+pub mod quota;
 pub mod report;
 pub mod status;
 pub mod table;
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Quota(args) => quota::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::BenchFloor(args) => bench::serve_floor(&args),
     };

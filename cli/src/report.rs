@@ -43,6 +43,8 @@ pub struct MountReport {
     pub used_bytes: u64,
     /// Files, directories and the like.
     pub inodes: u64,
+    /// The quotas of its directories, at most 10,000.
+    pub quotas: Vec<QuotaReport>,
     /// Bytes accepted by write(2) and not yet on disk.
     pub dirty_bytes: u64,
     /// Inodes that are remembered.
@@ -51,6 +53,25 @@ pub struct MountReport {
     pub flush_failures: u64,
     /// Files whose accepted data was lost since the mount.
     pub lost: u64,
+}
+
+/// A quota of a directory, or the volume's own limits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QuotaReport {
+    /// The directory's path in the volume.
+    pub dir: String,
+    /// Its inode number.
+    pub ino: u64,
+    /// Most bytes, if they are limited.
+    pub limit_bytes: Option<u64>,
+    /// Most inodes, if they are limited.
+    pub limit_inodes: Option<u64>,
+    /// Bytes of file data below it.
+    pub used_bytes: u64,
+    /// Inodes below it, itself included.
+    pub inodes: u64,
+    /// `set`, or `counting` or `removing` while that goes on.
+    pub state: String,
 }
 
 /// A disk.

@@ -8,6 +8,7 @@ use fuse::{Ended, Holder, UnmountError};
 use meta_client::{Session, SessionError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use types::{Errno, Ino};
 use vfs::Vfs;
 
 use crate::figures::Figures;
@@ -22,6 +23,7 @@ pub struct Mount {
     session: Arc<Session>,
     heartbeat: JoinHandle<()>,
     flusher: JoinHandle<()>,
+    counting: JoinHandle<()>,
     stop_flusher: oneshot::Sender<()>,
 }
 
@@ -53,7 +55,9 @@ impl Mount {
             }
         };
         let flusher = tokio::spawn(async move { flushed.run_flusher(stop).await });
-        Mount { kernel: Arc::new(kernel), vfs, arena, session, heartbeat, flusher, stop_flusher }
+        let counted = Arc::clone(&vfs);
+        let counting = tokio::spawn(async move { counted.run_counting().await });
+        Mount { kernel: Arc::new(kernel), vfs, arena, session, heartbeat, flusher, counting, stop_flusher }
     }
 
     /// The mount point as the mount table shows it.
@@ -85,6 +89,19 @@ impl Mount {
         beside(move || kernel.holders()).await
     }
 
+    /// Sets limits of a directory, or of the volume if it is the root. `None` leaves one as it is, `u64::MAX` is none.
+    ///
+    /// Durable on return. What a directory held before is counted in the background; `EBUSY` while another one's is.
+    /// `ENOTDIR`; `ESTALE` if it is gone.
+    pub async fn set_quota(&self, dir: Ino, bytes: Option<u64>, inodes: Option<u64>) -> Result<(), Errno> {
+        self.vfs.set_quota(dir, bytes, inodes).await
+    }
+
+    /// Takes the limits of a directory, or of the volume, away; as [`Mount::set_quota`], and `ENODATA` if there are none.
+    pub async fn remove_quota(&self, dir: Ino) -> Result<(), Errno> {
+        self.vfs.remove_quota(dir).await
+    }
+
     /// What the mount has done and holds.
     pub fn figures(&self) -> Figures {
         let kernel = self.kernel.figures();
@@ -102,6 +119,8 @@ impl Mount {
     ///
     /// Everything written to the mount is durable when it returns `Ok`. Not cancel safe.
     pub async fn stop(self) -> Result<(), StopError> {
+        // Between two steps, or within one whose fate the rows know: the next start goes on.
+        self.counting.abort();
         // It is gone already if it panicked, which the flush below makes good for what it left.
         let _ = self.stop_flusher.send(());
         if let Err(error) = self.flusher.await {

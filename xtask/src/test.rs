@@ -5,6 +5,7 @@ mod bench;
 mod fsx;
 mod pjdfstest;
 mod postgres;
+mod quota;
 mod real_work;
 mod setup;
 mod unit;
@@ -133,6 +134,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
+    Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },

@@ -11,7 +11,9 @@ use uuid::Uuid;
 use crate::http::{Live, Pages};
 use crate::report::{DiskReport, MetadataReport, MountReport, Report};
 use crate::up::VOLUME;
+use crate::quota::{Order, Page};
 use crate::up::parts::Parts;
+use crate::up::quotas;
 
 /// The pages of running parts, until those are taken away to be stopped.
 pub struct LivePages {
@@ -44,6 +46,13 @@ impl Pages for LivePages {
             Some(Live { report: report(&parts, self.since).await, operations })
         })
     }
+
+    fn obey(&self, order: Order) -> Pin<Box<dyn Future<Output = Option<anyhow::Result<Page>>> + Send + '_>> {
+        Box::pin(async move {
+            let parts = self.parts().await?;
+            Some(quotas::obey(&parts, &order).await)
+        })
+    }
 }
 
 async fn report(parts: &Parts, since: Instant) -> Report {
@@ -57,6 +66,8 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         limit_bytes: volume.as_ref().map_or(0, |volume| volume.limit),
         used_bytes: volume.as_ref().map_or(0, |volume| volume.used),
         inodes: volume.as_ref().map_or(0, |volume| volume.inodes),
+        // A service that does not tell them tells no volume either, which says why.
+        quotas: quotas::of_directories(parts).await.unwrap_or_default(),
         dirty_bytes: figures.files.dirty_bytes,
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,

@@ -85,6 +85,11 @@ impl Parts {
         }
     }
 
+    /// Asks the metadata service.
+    pub async fn ask(&self, query: Query) -> anyhow::Result<Answer> {
+        self.service.read(query).await.context("ask the metadata service")
+    }
+
     /// The line that tells that the mount can be used.
     pub async fn greeting(&self, took: Duration) -> anyhow::Result<String> {
         let volume = self.volume().await?;
