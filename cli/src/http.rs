@@ -188,9 +188,7 @@ async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Live, Order, Page, Pages, Report, ask_admin, bind_admin, order_admin, serve_admin,
-    };
+    use super::{Live, Order, Page, Pages, Report, ask_admin, bind_admin, order_admin, serve_admin};
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;

@@ -143,9 +143,14 @@ fn registry(report: &Report) -> Registry {
         (dir.to_string(), *limit)
     });
     let limited: Vec<_> = quotas.iter().filter_map(|q| Some((&q.dir, q.limit_inodes?))).collect();
-    gauges.each("quota_inodes_limit", "Most inodes below a directory", None, "dir", &limited, |(dir, limit)| {
-        (dir.to_string(), *limit)
-    });
+    gauges.each(
+        "quota_inodes_limit",
+        "Most inodes below a directory",
+        None,
+        "dir",
+        &limited,
+        |(dir, limit)| (dir.to_string(), *limit),
+    );
     let disks = &report.disks;
     gauges.each("disk_data", "Bytes that fragments may take", bytes(), "device", disks, |d| {
         (d.uuid.to_string(), d.data_bytes)

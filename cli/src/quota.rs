@@ -281,10 +281,7 @@ mod tests {
             quota(10, "/none", Some(0), None),
         ]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(
-            lines[1],
-            ["(the", "volume)", "1.0", "MiB", "4.0", "MiB", "25%", "7", "-", "-", "set"]
-        );
+        assert_eq!(lines[1], ["(the", "volume)", "1.0", "MiB", "4.0", "MiB", "25%", "7", "-", "-", "set"]);
         assert_eq!(lines[2], ["/home/ann", "1.0", "MiB", "-", "-", "7", "14", "50%", "set"]);
         assert_eq!(lines[3], ["/none", "1.0", "MiB", "0", "B", "-", "7", "-", "-", "set"]);
     }

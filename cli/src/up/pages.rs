@@ -9,9 +9,9 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
 use crate::http::{Live, Pages};
+use crate::quota::{Order, Page};
 use crate::report::{DiskReport, MetadataReport, MountReport, Report};
 use crate::up::VOLUME;
-use crate::quota::{Order, Page};
 use crate::up::parts::Parts;
 use crate::up::quotas;
 

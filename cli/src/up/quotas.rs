@@ -38,10 +38,11 @@ pub async fn obey(parts: &Parts, order: &Order) -> anyhow::Result<Page> {
 
 /// The quotas of directories.
 pub async fn of_directories(parts: &Parts) -> anyhow::Result<Vec<QuotaReport>> {
-    let quotas = match parts.ask(Query::Quotas { volume: parts.volume, after: Ino(0), max: LISTED_MAX }).await? {
-        Answer::Quotas(quotas) => quotas,
-        other => anyhow::bail!("the metadata service does not tell the quotas: {other:?}"),
-    };
+    let quotas =
+        match parts.ask(Query::Quotas { volume: parts.volume, after: Ino(0), max: LISTED_MAX }).await? {
+            Answer::Quotas(quotas) => quotas,
+            other => anyhow::bail!("the metadata service does not tell the quotas: {other:?}"),
+        };
     let mut reports = Vec::with_capacity(quotas.len());
     for quota in quotas {
         // One whose directory was removed just now is none any more.

@@ -106,7 +106,10 @@ fn fill(path: &Path, piece: usize) -> anyhow::Result<(u64, std::io::Error)> {
         }
     };
     file.sync_all().context("what was accepted has room")?;
-    ensure!(file.metadata().context("stat")?.len() == written, "the file is not as long as what was accepted");
+    ensure!(
+        file.metadata().context("stat")?.len() == written,
+        "the file is not as long as what was accepted"
+    );
     Ok((written, why))
 }
 
@@ -218,9 +221,8 @@ fn writers(bench: &Bench) -> anyhow::Result<()> {
     bench.set(&dir, &["--bytes", "16MiB"])?;
     let filled = std::thread::scope(|scope| {
         let dir = &dir;
-        let jobs: Vec<_> = (0..4)
-            .map(|i| scope.spawn(move || fill(&dir.join(i.to_string()), 5_000 + i * 3_000)))
-            .collect();
+        let jobs: Vec<_> =
+            (0..4).map(|i| scope.spawn(move || fill(&dir.join(i.to_string()), 5_000 + i * 3_000))).collect();
         jobs.into_iter().map(|job| job.join().expect("no panic")).collect::<Vec<_>>()
     });
     let mut total = 0;
@@ -284,7 +286,10 @@ fn refusals(bench: &Bench) -> anyhow::Result<()> {
     let plain = bench.dir("plain")?;
     let there = |path: &Path| path.display().to_string();
     let cases: &[(Vec<String>, &str)] = &[
-        (vec!["set".into(), there(&bench.scratch), "--bytes".into(), "1GiB".into()], "not in a Holdfast mount"),
+        (
+            vec!["set".into(), there(&bench.scratch), "--bytes".into(), "1GiB".into()],
+            "not in a Holdfast mount",
+        ),
         (vec!["set".into(), there(&file), "--bytes".into(), "1GiB".into()], "not a directory"),
         (vec!["set".into(), there(&plain), "--bytes".into(), "much".into()], "is not a size"),
         (vec!["set".into(), there(&plain)], "--bytes"),
