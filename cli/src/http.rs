@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::metrics;
 use crate::quota::{self, Order, Page};
@@ -23,6 +24,9 @@ use crate::report::Report;
 
 /// The most connections that are served at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
+
+/// The page that gives a disk up, before the disk's id.
+const FAIL_DISK: &str = "/disks/fail/";
 
 /// What the pages show at one moment.
 pub struct Live {
@@ -39,6 +43,9 @@ pub trait Pages: Send + Sync + 'static {
 
     /// Does what is ordered of quotas; `None` while everything stops.
     fn obey(&self, order: Order) -> Pin<Box<dyn Future<Output = Option<anyhow::Result<Page>>> + Send + '_>>;
+
+    /// Gives a disk up for ever. An error says why not, in a sentence.
+    fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -139,6 +146,16 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
                 },
             },
         },
+        (&Method::POST, path) if admin && path.starts_with(FAIL_DISK) => {
+            let failed = match path[FAIL_DISK.len()..].parse() {
+                Ok(disk) => pages.fail_disk(disk).await,
+                Err(_) => Err("this is not the id of a disk".to_string()),
+            };
+            match failed {
+                Ok(()) => (StatusCode::OK, text, String::new()),
+                Err(why) => (StatusCode::CONFLICT, text, format!("{why}\n")),
+            }
+        }
         (&Method::GET, _) => {
             (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string())
         }
@@ -160,14 +177,22 @@ async fn read_order(body: Incoming) -> anyhow::Result<Order> {
 
 /// Asks the admin socket at `path` for a page.
 pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
-    let request = Request::get(page).header("host", "holdfast").body(Full::<Bytes>::default())?;
-    send_admin(path, request).await
+    send_admin(path, request(Method::GET, page, String::new())?).await
 }
 
 /// Sends an order to a page of the admin socket at `path`.
 pub async fn order_admin(path: &Path, page: &str, order: String) -> anyhow::Result<String> {
-    let request = Request::post(page).header("host", "holdfast").body(Full::new(Bytes::from(order)))?;
-    send_admin(path, request).await
+    send_admin(path, request(Method::POST, page, order)?).await
+}
+
+/// Tells the `up` behind the admin socket at `path` to give a disk up.
+pub async fn fail_disk(path: &Path, disk: Uuid) -> anyhow::Result<()> {
+    order_admin(path, &format!("{FAIL_DISK}{disk}"), String::new()).await.map(drop)
+}
+
+fn request(method: Method, page: &str, body: String) -> anyhow::Result<Request<Full<Bytes>>> {
+    let request = Request::builder().method(method).uri(page).header("host", "holdfast");
+    Ok(request.body(Full::new(Bytes::from(body)))?)
 }
 
 async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<String> {
@@ -180,6 +205,9 @@ async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Resul
     drop(sender);
     let _ = driver.await;
     let body = String::from_utf8(body.to_vec()).context("read the answer")?;
+    if status == StatusCode::CONFLICT {
+        bail!("{}", body.trim());
+    }
     if status != StatusCode::OK {
         bail!("the running `up` answered {status}: {}", body.trim());
     }
@@ -188,11 +216,14 @@ async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{Live, Order, Page, Pages, Report, ask_admin, bind_admin, order_admin, serve_admin};
+    use super::{
+        Live, Order, Page, Pages, Report, ask_admin, bind_admin, fail_disk, order_admin, serve_admin,
+    };
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;
     use std::sync::Arc;
+    use uuid::Uuid;
 
     struct Fixed;
 
@@ -210,6 +241,11 @@ mod tests {
             assert_eq!(order, Order::List);
             let page = Page { refused: None, counting: false, inodes: 3, quotas: Vec::new() };
             Box::pin(std::future::ready(Some(Ok(page))))
+        }
+
+        fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            let refused = Err("files are whole nowhere else".to_string());
+            Box::pin(std::future::ready(if disk.is_nil() { Ok(()) } else { refused }))
         }
     }
 
@@ -232,6 +268,9 @@ mod tests {
         assert!(page.contains("\"inodes\":3"), "{page}");
         let why = order_admin(&path, "/quota", "{}".into()).await.expect_err("no order");
         assert!(format!("{why:#}").contains("understand"), "{why:#}");
+        fail_disk(&path, Uuid::nil()).await.expect("given up");
+        let why = format!("{:#}", fail_disk(&path, Uuid::max()).await.expect_err("refused"));
+        assert_eq!(why, "files are whole nowhere else");
         server.abort();
     }
 }

@@ -9,8 +9,8 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, fallocate, keys, names, projects, reclaim, remove, rename, rewrite, row,
-    sessions, slots, xattrs,
+    attrs, cluster, commit, copy, fallocate, groups, keys, names, projects, reclaim, remove, rename, rewrite,
+    row, sessions, slots, xattrs,
 };
 
 /// The changes that an entry makes to the rows, and the answer to each of its commands.
@@ -52,7 +52,13 @@ pub(crate) fn run(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Re
 fn dispatch(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Outcome<Reply> {
     match &envelope.command {
         Command::RegisterNode { node, incarnation } => cluster::register_node(over, *node, *incarnation),
-        Command::AddGroup { disk, bytes } => cluster::add_group(over, disk, *bytes),
+        Command::AddDisk { disk, bytes } => groups::add_disk(over, disk, *bytes),
+        Command::AddGroup { disks } => groups::add_group(over, disks),
+        Command::DiskAbsent { disk } => groups::disk_absent(over, disk),
+        Command::DiskBack { disk } => groups::disk_back(over, disk),
+        Command::SlotFilled { group, disk, epoch } => groups::slot_filled(over, *group, disk, *epoch),
+        Command::ReplaceSlot { group, old, new } => groups::replace_slot(over, *group, old, new),
+        Command::RetireDisk { disk } => groups::retire_disk(over, disk),
         Command::CreateVolume { name, limit, hash_key, mode, cred } => {
             cluster::create_volume(over, now, name, *limit, *hash_key, *mode, *cred)
         }
@@ -123,6 +129,11 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
             fallocate::fallocate(tx, *ino, *mode, *offset, *len, *kill_priv)
         }
         Command::Touch { ino } => attrs::touch(tx, *ino),
+        Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv } => {
+            let from = copy::Place { ino: *from, offset: *from_offset };
+            let to = copy::Place { ino: *to, offset: *to_offset };
+            copy::copy(tx, from, to, *len, *kill_priv)
+        }
         Command::SetQuota { dir, bytes, inodes } => projects::set(tx, *dir, *bytes, *inodes),
         Command::RemoveQuota { dir } => projects::remove(tx, *dir),
         Command::CountQuota { steps } => projects::step(tx, *steps),
@@ -131,7 +142,13 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
         }
         // Answered by `dispatch`; named so that a new command cannot be forgotten here.
         Command::RegisterNode { .. }
+        | Command::AddDisk { .. }
         | Command::AddGroup { .. }
+        | Command::DiskAbsent { .. }
+        | Command::DiskBack { .. }
+        | Command::SlotFilled { .. }
+        | Command::ReplaceSlot { .. }
+        | Command::RetireDisk { .. }
         | Command::CreateVolume { .. }
         | Command::SetLimit { .. }
         | Command::OpenSession { .. }

@@ -211,12 +211,50 @@ pub enum Command {
         /// Larger at each start.
         incarnation: u64,
     },
-    /// A disk joins, as the only slot of a group; repeated, its size is updated.
-    AddGroup {
+    /// A disk joins; repeated, its size is updated. `ESTALE` if it was retired.
+    AddDisk {
         /// The disk's uuid.
         disk: [u8; 16],
         /// Its usable data bytes.
         bytes: u64,
+    },
+    /// A placement group is made, all of its slots In; if one has just these disks its id is answered.
+    AddGroup {
+        /// 1 to 16 distinct disks that have joined, in the order of their slots.
+        disks: Vec<[u8; 16]>,
+    },
+    /// A disk is away: its slots turn Absent and their groups' epochs rise, but for the last In slot of a group.
+    DiskAbsent {
+        /// Which.
+        disk: [u8; 16],
+    },
+    /// A disk is back: its Absent slots turn Filling.
+    DiskBack {
+        /// Which.
+        disk: [u8; 16],
+    },
+    /// A Filling slot turns In. `ESTALE` if the group has changed.
+    SlotFilled {
+        /// Which group.
+        group: GroupId,
+        /// Whose slot.
+        disk: [u8; 16],
+        /// The group's epoch in which it was filled.
+        epoch: Epoch,
+    },
+    /// Another disk takes an Absent slot over, Filling. `EBUSY` if the slot is not Absent.
+    ReplaceSlot {
+        /// Which group.
+        group: GroupId,
+        /// Whose slot it is; without another slot left this disk is retired.
+        old: [u8; 16],
+        /// Whose it becomes.
+        new: [u8; 16],
+    },
+    /// A disk is not used again: its slots turn Absent. `EBUSY` if it is the last In slot of a group.
+    RetireDisk {
+        /// Which.
+        disk: [u8; 16],
     },
     /// A volume is made; if one has the name its id is answered and nothing changes.
     CreateVolume {
@@ -402,6 +440,24 @@ pub enum Command {
         /// Set-id bits and capabilities are cleared.
         kill_priv: bool,
     },
+    /// A range of a file becomes a range of another, or a range of the same that is apart from it, by naming the same
+    /// extents (copy_file_range(2)). Holes and space that is set aside become holes. The answer says how much was
+    /// copied: less at the source's end, or where many map rows meet; 0 if the first bytes lie in a row and not in an
+    /// extent, on either side.
+    CopyRange {
+        /// From which file.
+        from: Ino,
+        /// First byte there.
+        from_offset: u64,
+        /// To which file; its size grows over the range.
+        to: Ino,
+        /// First byte there.
+        to_offset: u64,
+        /// Bytes at most.
+        len: u64,
+        /// Set-id bits and capabilities of the destination are cleared.
+        kill_priv: bool,
+    },
     /// The file was read: atime moves if relatime says so.
     Touch {
         /// Which.
@@ -454,6 +510,13 @@ pub enum Reply {
     /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`,
     /// `Rewrite`).
     Attr(Attr),
+    /// The destination's attributes after it, and how many bytes it now shares (`CopyRange`).
+    Copied {
+        /// The attributes.
+        attr: Attr,
+        /// The bytes.
+        bytes: u64,
+    },
     /// A name went; the attributes of what it named, after it, `nlink` 0 if it is gone (`Unlink`, `Rmdir`).
     Removed(Attr),
     /// What was moved, and what stood at the new name before (`Rename`): its attributes after it.

@@ -4,7 +4,9 @@
 //! remember attributes and let the kernel remember them too. Written data is accepted into the arena, shows at once,
 //! and becomes the file's in the order of writing when it is flushed.
 
+mod ahead;
 mod attr;
+mod copy;
 mod dir;
 mod errno;
 mod flush;
@@ -17,6 +19,7 @@ mod op;
 mod open;
 mod quota;
 mod read;
+mod seek;
 mod space;
 mod table;
 mod vfs;
@@ -27,5 +30,5 @@ mod xattr;
 mod tests;
 
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

@@ -7,6 +7,7 @@ use arena::Summary;
 use namespace::{Attr, FileKind};
 use types::{BLOCK, Dseq, Errno, Grant, Ino, Nanos};
 
+use crate::ahead::Stream;
 use crate::space::Charge;
 
 /// An inode that the kernel refers to, or that has work left.
@@ -57,6 +58,8 @@ pub(crate) struct State {
     pub(crate) failing: Option<Failing>,
     /// Read since the last atime was stored: the atime to show.
     pub(crate) touched: Option<Nanos>,
+    /// Where it is read.
+    pub(crate) stream: Stream,
     /// Handles that were told of late errors after they were opened: serial and count.
     pub(crate) told: Vec<(u32, u32)>,
 }

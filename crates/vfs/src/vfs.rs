@@ -12,6 +12,8 @@ use namespace::{Answer, Command, Query, Reply};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
+use crate::ahead::Kept;
+use crate::copy;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
 use crate::quota::Quotas;
@@ -59,6 +61,8 @@ pub struct Vfs {
     pub(crate) quotas: Quotas,
     /// A quota may have to be counted.
     pub(crate) counting: Notify,
+    /// Extents that sequential readers read.
+    pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
@@ -96,6 +100,7 @@ impl Vfs {
             space: Space::new(),
             quotas: Quotas::new(),
             counting: Notify::new(),
+            kept: Kept::default(),
             freed,
             work: Notify::new(),
             touched: std::sync::Mutex::default(),
@@ -151,6 +156,12 @@ impl Vfs {
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,
             Op::RemoveXattr { ino, name } => self.removexattr(ctx, ino, name).await,
+            Op::Seek { ino, handle, offset, to } => Box::pin(self.seek(ino, handle, offset, to)).await,
+            Op::CopyRange { ino, handle, offset, to, to_handle, to_offset, len } => {
+                let from = copy::Place { ino, handle, offset };
+                let to = copy::Place { ino: to, handle: to_handle, offset: to_offset };
+                Box::pin(self.copy_range(ctx, from, to, len)).await
+            }
             Op::Fallocate { ino, handle, mode, offset, len } => {
                 Box::pin(self.fallocate(ctx, ino, handle, mode, offset, len)).await
             }

@@ -25,7 +25,13 @@ fn commands() -> Vec<Command> {
     let name = b"name".to_vec();
     let mut commands = vec![
         Command::RegisterNode { node: 1, incarnation: 2 },
-        Command::AddGroup { disk: [3; 16], bytes: 1 << 40 },
+        Command::AddDisk { disk: [3; 16], bytes: 1 << 40 },
+        Command::AddGroup { disks: vec![[3; 16], [4; 16]] },
+        Command::DiskAbsent { disk: [3; 16] },
+        Command::DiskBack { disk: [3; 16] },
+        Command::SlotFilled { group: GroupId(7), disk: [3; 16], epoch: Epoch(4) },
+        Command::ReplaceSlot { group: GroupId(7), old: [3; 16], new: [5; 16] },
+        Command::RetireDisk { disk: [3; 16] },
         Command::CreateVolume { name: b"v".to_vec(), limit: 9, hash_key: [4; 16], mode: 0o755, cred: CRED },
         Command::SetLimit { volume: VolumeId(1), limit: u64::MAX },
         Command::OpenSession { volume: VolumeId(1), node: 1, incarnation: 2 },
@@ -54,6 +60,14 @@ fn commands() -> Vec<Command> {
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
         Command::Touch { ino },
+        Command::CopyRange {
+            from: ino,
+            from_offset: 1,
+            to: parent,
+            to_offset: u64::MAX,
+            len: 1 << 40,
+            kill_priv: true,
+        },
         Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
         Command::RemoveQuota { dir: ino },
         Command::CountQuota { steps: 1000 },
@@ -197,6 +211,7 @@ fn replies_survive_their_bytes() {
         Reply::SlotMisuse,
         Reply::ReplyGone,
         Reply::Fenced,
+        Reply::Copied { attr: attr(), bytes: 1 << 33 },
     ];
     for reply in replies {
         let mut bytes = Vec::new();

@@ -253,3 +253,39 @@ async fn what_is_cached_is_answered_at_the_first_poll() {
         assert!(matches!(polled, Poll::Ready(Ok(_))), "{op:?}: {polled:?}");
     }
 }
+
+#[tokio::test]
+async fn a_sequential_reader_finds_what_comes_next_in_memory() {
+    const PAGE: u64 = 128 << 10;
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let page = |at: u64| vec![at as u8 + 1; PAGE as usize];
+    for at in 0..64 {
+        bench.write(ino, handle, at * PAGE, &page(at)).await.expect("write");
+    }
+    bench.fsync(ino, handle).await.expect("fsync");
+    for at in 0..12 {
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(page(at)), "{at}");
+        // What was begun beside the read is done.
+        tokio::task::yield_now().await;
+    }
+    bench.store.set_broken(true);
+    for at in 12..24 {
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(page(at)), "{at}");
+    }
+    assert_eq!(
+        bench.read(ino, handle, 60 * PAGE, PAGE as u32).await,
+        Err(Errno::EIO),
+        "this is not in memory"
+    );
+    bench.store.set_broken(false);
+
+    // What is in memory is of the extents, not of the file.
+    bench.write(ino, handle, 5 * PAGE, &page(99)).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    for at in 0..64 {
+        let expected = if at == 5 { page(99) } else { page(at) };
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(expected), "{at}");
+        tokio::task::yield_now().await;
+    }
+}
