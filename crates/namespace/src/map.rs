@@ -164,8 +164,7 @@ impl MapEdit {
     }
 
     /// Counts what changed: extents' rows and bytes, the inode's space, what it counts for. Growth over a limit is
-    /// `ENOSPC` or `EDQUOT`; so is an extent that
-    /// would be named by more rows than it can count.
+    /// `ENOSPC` or `EDQUOT`, and more rows that name one extent than it can count are `ENOSPC`.
     pub(crate) fn finish(self, tx: &mut Tx<'_, '_>) -> Outcome<()> {
         self.count_all(tx, false)
     }
