@@ -214,12 +214,10 @@ fn find(runtime: &Runtime, data: Option<&Path>, dir: Option<&Path>) -> anyhow::R
     let mut answered = Vec::new();
     let mut failed = None;
     for socket in sockets {
-        match runtime.block_on(ask_admin(&socket, "/status")) {
-            Ok(text) => {
-                let report: Report = serde_json::from_str(&text).context("read the status")?;
-                answered.push((socket, report));
-            }
-            // It may be another user's, or none of ours.
+        let status = runtime.block_on(ask_admin(&socket, "/status"));
+        match status.and_then(|text| serde_json::from_str::<Report>(&text).context("read the status")) {
+            Ok(report) => answered.push((socket, report)),
+            // It may be another user's, of another release, or none of ours.
             Err(error) => failed = Some((socket, error)),
         }
     }

@@ -288,7 +288,7 @@ impl Vfs {
         }
     }
 
-    async fn count_to_the_end(&self) -> Result<(), Errno> {
+    pub(crate) async fn count_to_the_end(&self) -> Result<(), Errno> {
         while self.is_counting().await? {
             self.call(Command::CountQuota { steps: STEPS }).await?;
         }

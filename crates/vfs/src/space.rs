@@ -287,7 +287,7 @@ impl Vfs {
         let volume = self.look_at_space().await?;
         let charged = self.space.charged();
         let used = volume.used + charged.growth;
-        let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged));
+        let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged.growth));
         let mut names_free = volume.limit_inodes.saturating_sub(volume.inodes);
         let quotas = match self.look_at_quotas(ino).await {
             Ok(quotas) => quotas,
@@ -310,11 +310,12 @@ impl Vfs {
         Ok(Outcome::StatFs(StatFs { blocks: used + free, free, files: names + files_free, files_free }))
     }
 
-    /// Bytes of files that the disks have room for, in extents of full size.
-    fn room_on_disks(&self, charged: Charge) -> u64 {
+    /// Bytes of files that the disks have room for, in extents of full size, beside `accepted` that are not stored yet.
+    /// That these may take more of the disks for a while does not count: a write that needs the room flushes them.
+    fn room_on_disks(&self, accepted: u64) -> u64 {
         let disks = self.extents.space();
         let reserve = (disks.total / RESERVE_PART).min(RESERVE_MAX);
-        let free = disks.free.saturating_sub(reserve).saturating_sub(charged.disk);
+        let free = disks.free.saturating_sub(reserve).saturating_sub(accepted);
         free / (EXTENT_MAX + BLOCK) * EXTENT_MAX + (free % (EXTENT_MAX + BLOCK)).saturating_sub(BLOCK)
     }
 }

@@ -40,7 +40,7 @@ async fn a_write_that_does_not_fit_says_so_at_once_and_none_fails_late() {
 
 #[tokio::test]
 async fn statfs_counts_what_was_only_accepted() {
-    let bench = Bench::new().await;
+    let bench = Bench::sized(Sizes { limit: 512 * MIB, ..Sizes::default() }).await;
     let free = async || match bench.run(Op::StatFs { ino: Ino::ROOT }).await {
         Ok(Outcome::StatFs(space)) => space.free,
         other => panic!("{other:?}"),
