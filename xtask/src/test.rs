@@ -8,6 +8,7 @@ mod postgres;
 mod quota;
 mod real_work;
 mod setup;
+mod space;
 mod unit;
 
 use std::collections::BTreeSet;
@@ -137,6 +138,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
+    Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
     Stage { name: "sim", needs_release: false, run: simulation },
