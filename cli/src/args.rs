@@ -28,6 +28,8 @@ pub enum Command {
     Fsck(FsckArgs),
     /// Print what a stopped data directory holds, format by format; changes nothing.
     Dump(DumpArgs),
+    /// Back up the metadata: which files there are and where their data lie.
+    Metadata(MetadataArgs),
     /// Measure a mount beside a plain directory and beside what FUSE itself allows.
     Bench(BenchArgs),
     /// Serve one of the filesystems that `bench` measures beside the mount, until standard input ends.
@@ -139,6 +141,33 @@ pub struct DumpArgs {
     /// Which format.
     #[command(subcommand)]
     pub what: DumpWhat,
+}
+
+/// Arguments of `metadata`.
+#[derive(Parser, Debug)]
+pub struct MetadataArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: MetadataWhat,
+}
+
+/// What `metadata` can do.
+#[derive(Subcommand, Debug)]
+pub enum MetadataWhat {
+    /// Write all metadata of one moment into a file, whether `up` runs or not. The files' data are not in it, but for
+    /// those of up to 4 KiB. An older backup at FILE is replaced.
+    Backup(BackupArgs),
+}
+
+/// Arguments of `metadata backup`.
+#[derive(Parser, Debug)]
+pub struct BackupArgs {
+    /// The backup to be made; keep it on another disk.
+    pub file: PathBuf,
+
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 /// Arguments of `bench`.
