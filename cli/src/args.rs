@@ -90,9 +90,17 @@ pub struct DumpArgs {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
+    /// Instead of a format, print which bytes of which file are used, and for what.
+    #[arg(long)]
+    pub map: bool,
+
+    /// Print the map as JSON.
+    #[arg(long, requires = "map")]
+    pub json: bool,
+
     /// Which format.
     #[command(subcommand)]
-    pub what: DumpWhat,
+    pub what: Option<DumpWhat>,
 }
 
 /// What `dump` can print.

@@ -5,6 +5,7 @@
 
 mod figures;
 mod folder;
+mod map;
 mod offline;
 mod reclaim;
 mod service;
@@ -12,6 +13,7 @@ mod space;
 
 pub use figures::{Figures, Latency};
 pub use folder::{CreateError, OpenError, Options};
+pub use map::{Used, UsedKind};
 pub use meta_raft::{Beat, Payload, Position, Record};
 pub use offline::{LogRecord, LogReport, Offline, OfflineError};
 pub use service::Service;

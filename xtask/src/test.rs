@@ -1,6 +1,7 @@
 //! `cargo xtask test`: command 2 of the README, from a bare machine to a verdict.
 
 mod bad_input;
+mod flips;
 mod fsx;
 mod pjdfstest;
 mod postgres;
@@ -135,6 +136,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "postgres", needs_release: true, run: postgres::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
+    Stage { name: "flips", needs_release: true, run: flips::run },
     Stage { name: "sim", needs_release: false, run: simulation },
     Stage { name: "sim-bugs", needs_release: false, run: planted_bugs },
 ];
