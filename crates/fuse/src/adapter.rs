@@ -40,11 +40,6 @@ fn bytes(name: &OsStr) -> Vec<u8> {
     name.as_bytes().to_vec()
 }
 
-/// POSIX ACLs are not negotiated. Stored as plain attributes they would look set and be enforced by nobody.
-fn is_acl(name: &OsStr) -> bool {
-    matches!(name.as_bytes(), b"system.posix_acl_access" | b"system.posix_acl_default")
-}
-
 /// fuser's trait over ours.
 pub(crate) struct Adapter(pub(crate) Arc<Server>);
 
@@ -329,9 +324,6 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if is_acl(name) {
-            return reply.error(fuser::Errno::EOPNOTSUPP);
-        }
         let op = convert::xattr_mode(flags).map(|mode| Op::SetXattr {
             ino: Ino(ino.0),
             name: bytes(name),
@@ -342,9 +334,6 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if is_acl(name) {
-            return reply.error(fuser::Errno::EOPNOTSUPP);
-        }
         let op = Op::GetXattr { ino: Ino(ino.0), name: bytes(name) };
         self.0.run(ctx(request), op, XattrAnswer { reply, size });
     }
@@ -354,9 +343,6 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if is_acl(name) {
-            return reply.error(fuser::Errno::EOPNOTSUPP);
-        }
         self.0.run(ctx(request), Op::RemoveXattr { ino: Ino(ino.0), name: bytes(name) }, reply);
     }
 

@@ -15,7 +15,8 @@ const BACKGROUND_MAX: u16 = 64;
 const NEEDED: InitFlags = InitFlags::FUSE_BIG_WRITES
     .union(InitFlags::FUSE_DONT_MASK)
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
-    .union(InitFlags::FUSE_MAX_PAGES);
+    .union(InitFlags::FUSE_MAX_PAGES)
+    .union(InitFlags::FUSE_POSIX_ACL);
 
 /// What is used where the kernel has it.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use types::{Errno, Nanos, SessionId};
 
-use crate::command::{Command, Entry, Envelope, NewKind, Reply, SlotRef};
+use crate::command::{Command, Entry, Envelope, Reply, SlotRef};
 use crate::overlay::Overlay;
 use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
@@ -96,8 +96,7 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
     let holder = |pinned: bool| -> Option<SessionId> { pinned.then_some(slot.session) };
     match command {
         Command::Create { parent, name, kind, mode, umask, cred } => {
-            let mode = if matches!(kind, NewKind::Symlink(_)) { 0o777 } else { mode & !umask & 0o7777 };
-            names::create(tx, *parent, name, kind, mode, *cred)
+            names::create(tx, *parent, name, kind, names::NewMode { asked: *mode, umask: *umask }, *cred)
         }
         Command::Link { ino, parent, name } => names::link(tx, *ino, *parent, name),
         Command::Unlink { parent, name, pinned, cred } => {
@@ -114,7 +113,9 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
         Command::SetAttr { ino, set, kill_priv, applied, cred: _ } => {
             attrs::set_attr(tx, *ino, set, *kill_priv, *applied)
         }
-        Command::SetXattr { ino, name, value, mode, cred: _ } => xattrs::set(tx, *ino, name, value, *mode),
+        Command::SetXattr { ino, name, value, mode, cred } => {
+            xattrs::set(tx, *ino, name, value, *mode, *cred)
+        }
         Command::RemoveXattr { ino, name, cred: _ } => xattrs::remove(tx, *ino, name),
         Command::GrantWrite { ino } => sessions::grant_write(tx, *ino, slot.session),
         Command::Commit(commit) => commit::commit(tx, slot.session, commit),

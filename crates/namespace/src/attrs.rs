@@ -5,6 +5,7 @@
 
 use types::{Dseq, Errno, Grant, Ino, Nanos};
 
+use crate::acl;
 use crate::command::{Reply, SetAttr, SetTime};
 use crate::row::inode::Inode;
 use crate::tx::{Outcome, Tx};
@@ -43,6 +44,9 @@ pub(crate) fn set_attr(
         if set.size.is_none() {
             inode.touch_ctime(now);
         }
+    }
+    if set.mode.is_some() {
+        acl::follow_mode(tx, ino)?;
     }
     if kill {
         kill_priv(tx, ino)?;

@@ -89,6 +89,8 @@ pub enum Fault {
     DeadUnlisted,
     #[error("it is listed as dead, but is not")]
     ListedAlive,
+    #[error("it is no access control list that its inode can have, or the mode says otherwise")]
+    WrongAcl,
     #[error("its session is neither open nor being reclaimed")]
     NoSession,
     #[error("its number has not been given out yet")]

@@ -286,7 +286,7 @@ pub enum Command {
         kind: NewKind,
         /// 0o7777, before the umask.
         mode: u32,
-        /// The caller's.
+        /// The caller's; a default access control list of the directory takes its place.
         umask: u32,
         /// The caller.
         cred: Cred,
@@ -344,7 +344,7 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
-    /// Attributes change (chmod(2), chown(2), truncate(2), utimensat(2)).
+    /// Attributes change (chmod(2), chown(2), truncate(2), utimensat(2)); an access control list follows the mode.
     SetAttr {
         /// Whose.
         ino: Ino,
@@ -361,9 +361,11 @@ pub enum Command {
     SetXattr {
         /// Whose.
         ino: Ino,
-        /// `user.`, `trusted.` or `security.` and 1 to 255 bytes in all.
+        /// `user.`, `trusted.` or `security.` and 1 to 255 bytes in all, or `system.posix_acl_access` or
+        /// `system.posix_acl_default`.
         name: Vec<u8>,
-        /// At most 64 KiB.
+        /// At most 64 KiB. An access control list is in Linux' form and at most 4 KiB; the access list moves the mode,
+        /// and one that says no more than the mode is not kept.
         value: Vec<u8>,
         /// If it is there or not.
         mode: XattrMode,

@@ -5,6 +5,7 @@
 #![no_std]
 extern crate alloc;
 
+mod acl;
 mod answer;
 mod apply;
 mod attrs;

@@ -5,6 +5,7 @@ use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
 use types::{Errno, Ino, VolumeId};
 
+use crate::acl;
 use crate::command::{Cred, NewKind, Reply};
 use crate::keys::{self, KeyReader};
 use crate::query::FileKind;
@@ -130,13 +131,22 @@ pub(crate) fn lower_nlink(inode: &mut Inode) {
     inode.nlink = inode.nlink.saturating_sub(1);
 }
 
-/// open(2) with `O_CREAT`, mkdir(2), mknod(2), symlink(2). `mode` is what is left after the umask.
+/// The permissions that a new inode shall have.
+#[derive(Clone, Copy)]
+pub(crate) struct NewMode {
+    /// What the caller asked for.
+    pub(crate) asked: u32,
+    /// What the caller never gives, unless the directory's default access control list decides that.
+    pub(crate) umask: u32,
+}
+
+/// open(2) with `O_CREAT`, mkdir(2), mknod(2), symlink(2).
 pub(crate) fn create(
     tx: &mut Tx<'_, '_>,
     parent: Ino,
     name: &[u8],
     kind: &NewKind,
-    mode: u32,
+    mode: NewMode,
     cred: Cred,
 ) -> Outcome<Reply> {
     check(name)?;
@@ -154,6 +164,10 @@ pub(crate) fn create(
         NewKind::BlockDevice(number) => (FileKind::BlockDevice, *number),
     };
     let (uid, gid) = (cred.uid, cred.gid);
+    let (lists, mode) = match kind {
+        NewKind::Symlink(_) => (acl::Inherited::default(), 0o777),
+        _ => acl::Inherited::of(tx, parent, mode.asked & 0o7777, mode.umask)?,
+    };
     let mut inode = Inode { mode, uid, gid, rdev, parent, cookie, ..Inode::new(file_kind, now) };
     if dir_mode & S_ISGID != 0 {
         inode.gid = dir_gid;
@@ -177,6 +191,7 @@ pub(crate) fn create(
         inode.size = path.len() as u64;
     }
     let ino = tx.add_inode(inode);
+    lists.store(tx, ino)?;
     place_at(tx, parent, cookie, name, ino, file_kind);
     if let NewKind::Symlink(path) = kind {
         let key = keys::of_inode(tx.id, keys::kind::SYMLINK, ino);

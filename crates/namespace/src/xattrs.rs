@@ -1,8 +1,9 @@
-//! Extended attributes: setxattr(2), removexattr(2).
+//! Extended attributes: setxattr(2), removexattr(2). Access control lists are two of them.
 
 use types::{Errno, Ino};
 
-use crate::command::{Reply, XattrMode};
+use crate::acl;
+use crate::command::{Cred, Reply, XattrMode};
 use crate::keys;
 use crate::row::names::Xattr;
 use crate::tx::{Outcome, Tx};
@@ -21,6 +22,9 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 /// Refuses what cannot be an attribute's name.
 pub(crate) fn check(name: &[u8]) -> Result<(), Errno> {
+    if acl::is_acl(name) {
+        return Ok(());
+    }
     if name.len() > NAME_MAX {
         return Err(Errno::ERANGE);
     }
@@ -36,6 +40,7 @@ pub(crate) fn set(
     name: &[u8],
     value: &[u8],
     mode: XattrMode,
+    cred: Cred,
 ) -> Outcome<Reply> {
     check(name)?;
     if value.len() > VALUE_MAX {
@@ -49,12 +54,23 @@ pub(crate) fn set(
         (XattrMode::Replace, None) => return Err(Errno::ENODATA.into()),
         _ => {}
     }
+    let value = if acl::is_acl(name) {
+        match acl::accept(tx, ino, name, value, cred)? {
+            Some(value) => value,
+            None => {
+                take(tx, ino, name)?;
+                return Ok(Reply::Done);
+            }
+        }
+    } else {
+        value.to_vec()
+    };
     let gone = old.map_or(0, |old| (name.len() + old.value.len()) as u64);
     let bytes = before.saturating_sub(gone) + (name.len() + value.len()) as u64;
     if bytes > INODE_MAX {
         return Err(Errno::ENOSPC.into());
     }
-    tx.put(key, &Xattr { value: value.to_vec() });
+    tx.put(key, &Xattr { value });
     let now = tx.now;
     let inode = tx.edit(ino)?;
     inode.xattr_bytes = bytes as u32;

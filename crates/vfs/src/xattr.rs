@@ -11,9 +11,14 @@ use crate::vfs::Vfs;
 const NAME_MAX: usize = 255;
 const VALUE_MAX: usize = 65_536;
 
-/// What can be stored. Access control lists (`system.posix_acl_*`) cannot: stored as plain attributes they would look
-/// set and be enforced by nobody.
+/// Access control lists, which the kernel enforces; see acl(5).
+const LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// What can be stored. Other `system.` attributes mean something to the kernel, and not to us.
 fn check_name(name: &[u8]) -> Result<(), Errno> {
+    if LISTS.contains(&name) {
+        return Ok(());
+    }
     let prefix =
         [&b"user."[..], b"trusted.", b"security."].into_iter().find(|prefix| name.starts_with(prefix));
     match prefix {

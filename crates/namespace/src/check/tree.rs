@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use types::Ino;
 
 use super::{Check, Fault, Inodes, Seen};
+use crate::acl;
 use crate::keys::{self, KeyReader, kind};
 use crate::names;
 use crate::query::FileKind;
@@ -78,7 +79,11 @@ impl Check<'_> {
         })?;
         self.each(kind::XATTR, |check, key, row: Xattr| match inodes.get_mut(&numbers(key).0) {
             Some(seen) => {
-                seen.xattr_bytes += (key.len() - keys::PREFIX - 8 + row.value.len()) as u64;
+                let name = &key[keys::PREFIX + 8..];
+                seen.xattr_bytes += (name.len() + row.value.len()) as u64;
+                if acl::is_acl(name) && !acl::is_sound(&seen.inode, name, &row.value) {
+                    check.problem(key, Fault::WrongAcl);
+                }
             }
             None => check.problem(key, Fault::NoInode),
         })?;

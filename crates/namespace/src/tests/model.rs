@@ -1,5 +1,7 @@
 //! Random commands, against the reference after each.
 
+mod lists;
+
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
@@ -9,7 +11,7 @@ use super::reference::Reference;
 use super::{World, attr_of, done, plain};
 use crate::{
     Answer, Attr, Command, Commit, Content, Cred, Entry, FallocateMode, FileKind, NewKind, Query, RenameMode,
-    Reply, Segment, SetAttr, SetTime, XattrMode, apply,
+    Reply, Segment, SetAttr, SetTime, apply,
 };
 
 const VOLUME: VolumeId = VolumeId(1);
@@ -106,8 +108,8 @@ impl Pair {
         let want = self.model.can_create(dir, &name);
         assert_eq!(got.map(|_| ()), want);
         if let Ok(attr) = got {
-            let mode = if is == FileKind::Symlink { 0o777 } else { mode & !0o027 };
             let mut node = Reference::node(is, mode, cred, self.model.now);
+            lists::inherit(&self.model.get(dir).xattrs, &mut node, 0o027);
             match is {
                 FileKind::Symlink => node.data = b"to/somewhere".to_vec(),
                 FileKind::BlockDevice => node.rdev = 77,
@@ -177,6 +179,7 @@ impl Pair {
         let now = self.model.now;
         let node = self.model.at(ino);
         node.mode = set.mode.unwrap_or(node.mode);
+        lists::follow_mode(node);
         node.uid = set.uid.unwrap_or(node.uid);
         node.gid = set.gid.unwrap_or(node.gid);
         node.atime = if set.atime.is_some() { Nanos(5) } else { node.atime };
@@ -304,33 +307,6 @@ impl Pair {
         let (mode, offset, len) = (pick(&modes, c), pick(&[0, b % 4096, b % 20_000], b), 1 + c % 15_000);
         let got = done(self.run(Command::Fallocate { ino: Ino(ino), mode, offset, len, kill_priv: false }));
         assert_eq!(got, self.model.fallocate(ino, mode, offset as usize, len as usize));
-    }
-
-    fn xattr(&mut self, a: u64, b: u64, c: u64) {
-        let ino = self.any(a);
-        let name = pick(&[b"user.a".as_slice(), b"user.b", b"security.capability"], b).to_vec();
-        if c.is_multiple_of(4) {
-            let got =
-                done(self.run(Command::RemoveXattr { ino: Ino(ino), name: name.clone(), cred: super::ROOT }));
-            let had = self.model.at(ino).xattrs.remove(&name).is_some();
-            assert_eq!(got, if had { Ok(()) } else { Err(Errno::ENODATA) });
-            if had {
-                let now = self.model.now;
-                self.model.at(ino).ctime = now;
-            }
-            return;
-        }
-        let value = vec![c as u8; (c % 300) as usize];
-        let mode = pick(&[XattrMode::Set, XattrMode::Create, XattrMode::Replace], c);
-        let command = Command::SetXattr {
-            ino: Ino(ino),
-            name: name.clone(),
-            value: value.clone(),
-            mode,
-            cred: super::ROOT,
-        };
-        let got = done(self.run(command));
-        assert_eq!(got, self.model.set_xattr(ino, &name, &value, mode));
     }
 
     fn rest(&mut self, a: u64, b: u64) {

@@ -173,7 +173,9 @@ fn extended_attributes_are_bounded() {
     };
     let long = [b"user.".as_slice(), &[b'a'; 251]].concat();
     assert_eq!(set(&mut world, b"user.", 1), Err(Errno::EINVAL));
-    assert_eq!(set(&mut world, b"system.posix_acl_access", 1), Err(Errno::EOPNOTSUPP));
+    assert_eq!(set(&mut world, b"system.posix_acl_access", 1), Err(Errno::EINVAL), "not a list");
+    assert_eq!(set(&mut world, b"system.posix_acl_access", 4097), Err(Errno::E2BIG));
+    assert_eq!(set(&mut world, b"system.other", 1), Err(Errno::EOPNOTSUPP));
     assert_eq!(set(&mut world, &long, 1), Err(Errno::ERANGE));
     assert_eq!(set(&mut world, &long[..255], 1), Ok(()));
     assert_eq!(set(&mut world, b"user.a", 65_537), Err(Errno::E2BIG));

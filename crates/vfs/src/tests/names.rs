@@ -294,13 +294,14 @@ async fn extended_attributes() {
         (set(b"user.a", 3, XattrMode::Replace), Ok(Outcome::Done)),
         (set(b"trusted.t", 0, XattrMode::Set), Ok(Outcome::Done)),
         (set(b"security.s", 1, XattrMode::Set), Ok(Outcome::Done)),
-        (set(b"system.posix_acl_access", 1, XattrMode::Set), Err(Errno::EOPNOTSUPP)),
+        (set(b"system.posix_acl_access", 1, XattrMode::Set), Err(Errno::EINVAL)),
+        (set(b"system.other", 1, XattrMode::Set), Err(Errno::EOPNOTSUPP)),
         (set(b"other.x", 1, XattrMode::Set), Err(Errno::EOPNOTSUPP)),
         (set(b"user.", 1, XattrMode::Set), Err(Errno::EINVAL)),
         (set(&long, 1, XattrMode::Set), Err(Errno::ERANGE)),
         (get(b"user.a"), Ok(Outcome::Bytes(vec![5; 3]))),
         (get(b"user.b"), Err(Errno::ENODATA)),
-        (get(b"system.posix_acl_default"), Err(Errno::EOPNOTSUPP)),
+        (get(b"system.posix_acl_default"), Err(Errno::ENODATA)),
         (Op::RemoveXattr { ino, name: b"user.b".to_vec() }, Err(Errno::ENODATA)),
     ];
     for (op, expected) in cases {
@@ -315,6 +316,33 @@ async fn extended_attributes() {
         names(&["security.s", "user.a"]),
         "trusted ones are root's to see"
     );
+}
+
+#[tokio::test]
+async fn an_access_control_list_moves_the_mode_that_is_shown() {
+    let bench = Bench::new().await;
+    let ino = bench.make(Ino::ROOT, "file", NewKind::File).await;
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let none = u32::MAX;
+    let list = [
+        vec![2, 0, 0, 0],
+        entry(1, 6, none),
+        entry(2, 7, 1000),
+        entry(4, 4, none),
+        entry(16, 5, none),
+        entry(32, 0, none),
+    ]
+    .concat();
+    let name = b"system.posix_acl_access".to_vec();
+    let set = Op::SetXattr { ino, name: name.clone(), value: list.clone(), mode: XattrMode::Set };
+    assert_eq!(bench.run(set).await, Ok(Outcome::Done));
+    assert_eq!(bench.attr(ino).await.mode, 0o650, "the group's bits are the mask");
+    let chmod = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    assert_eq!(bench.set(ino, chmod).await.map(|attr| attr.mode), Ok(0o600));
+    let mut masked = list;
+    masked[4 + 3 * 8 + 2] = 0;
+    let got = bench.run(Op::GetXattr { ino, name }).await;
+    assert_eq!(got, Ok(Outcome::Bytes(masked)), "the user's entry stays behind the mask");
 }
 
 #[tokio::test]
