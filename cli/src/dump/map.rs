@@ -26,6 +26,8 @@ pub struct Range {
     /// The fragment, `group/extent/layout/index`.
     #[serde(skip_serializing_if = "Option::is_none")]
     fragment: Option<String>,
+    /// Whether it is known to have been durable: a fragment that is not, and not whole, is taken back by the next start.
+    durable: bool,
     /// The extent, `volume.session.counter`.
     #[serde(skip_serializing_if = "Option::is_none")]
     extent: Option<String>,
@@ -34,10 +36,11 @@ pub struct Range {
 impl Range {
     fn new(dir: &DataDir, file: &Path, (at, len): (u64, u64), kind: &'static str) -> Range {
         let file = file.strip_prefix(dir.path()).unwrap_or(file).to_path_buf();
-        Range { file, at, len, kind, fragment: None, extent: None }
+        Range { file, at, len, kind, fragment: None, durable: true, extent: None }
     }
 
-    fn part_of(mut self, fragment: Option<FragmentId>) -> Range {
+    fn part_of(mut self, fragment: Option<FragmentId>, durable: bool) -> Range {
+        self.durable = durable;
         self.fragment = fragment.map(|id| id.to_string());
         self.extent = fragment.map(|id| id.extent.to_string());
         self
@@ -58,7 +61,7 @@ pub async fn read(dir: &DataDir, tuning: &Tuning) -> anyhow::Result<Vec<Range>> 
         let used = store::describe::used(Arc::new(disk), &superblock).await;
         for used in used.with_context(|| format!("read the index of {path}"))? {
             let range = Range::new(dir, Path::new(&path), (used.at, used.len), disk_kind(used.kind));
-            map.push(range.part_of(used.fragment));
+            map.push(range.part_of(used.fragment, used.durable));
         }
     }
     Ok(map)

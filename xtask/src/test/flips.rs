@@ -62,6 +62,7 @@ struct Range {
     len: u64,
     kind: String,
     extent: Option<String>,
+    durable: bool,
 }
 
 /// What a flip led to.
@@ -207,6 +208,8 @@ impl Bench {
     /// The errors are no more than the flip may cost, and the log tells of them.
     fn bearable(&self, seen: &Seen, range: &Range, cost: Cost, log: &str) -> anyhow::Result<()> {
         let most = match cost {
+            // Not known to have been durable, a fragment counts as half written and is taken back.
+            Cost::Blocks if !range.durable => EXTENT_MAX + BLOCK,
             Cost::Metadata => {
                 ensure!(log.contains("\"ERROR\""), "{seen:?}, and the log has no error:\n{log}");
                 return Ok(());

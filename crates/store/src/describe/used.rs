@@ -41,6 +41,8 @@ pub struct Used {
     pub kind: UsedKind,
     /// Which fragment it is a part of.
     pub fragment: Option<FragmentId>,
+    /// Whether it is known to have been durable. A fragment that is not, and not whole, is taken back by the next open.
+    pub durable: bool,
 }
 
 /// Every used byte of a disk, grouped by kind; padding and what is of older uses are left out. Fragments that no file
@@ -50,7 +52,7 @@ pub struct Used {
 /// As an open of the disk, if checkpoint or journal cannot be read.
 pub async fn used(dev: Arc<dyn BlockDev>, superblock: &Superblock) -> Result<Vec<Used>, OpenError> {
     let (copies, _) = super::superblocks(&*dev).await;
-    let plain = |at, len, kind| Used { at, len, kind, fragment: None };
+    let plain = |at, len, kind| Used { at, len, kind, fragment: None, durable: true };
     let mut used: Vec<Used> = copies
         .iter()
         .filter(|copy| copy.found.is_ok())
@@ -59,7 +61,7 @@ pub async fn used(dev: Arc<dyn BlockDev>, superblock: &Superblock) -> Result<Vec
     let mut index = BTreeMap::new();
     super::checkpoint(&*dev, superblock, |record| {
         if let CheckpointRecord::Shard(part) = record {
-            index.extend(part.entries);
+            index.extend(part.entries.into_iter().map(|(id, entry)| (id, (entry, true))));
         }
     })
     .await?;
@@ -74,11 +76,12 @@ pub async fn used(dev: Arc<dyn BlockDev>, superblock: &Superblock) -> Result<Vec
     }
     let batches = journal(dev, superblock, &mut index).await?;
     used.extend(batches.into_iter().map(|(at, len)| plain(at, len, UsedKind::Journal)));
-    for (id, entry) in index {
+    for (id, (entry, durable)) in index {
         let at = entry.block * BLOCK;
         let len = u64::from(entry.stored_len);
         let data = if entry.stored_len <= INLINE_MAX { at + INLINE_AT as u64 } else { at + BLOCK };
-        let header = Used { at, len: INLINE_AT as u64, kind: UsedKind::FragmentHeader, fragment: Some(id) };
+        let kind = UsedKind::FragmentHeader;
+        let header = Used { at, len: INLINE_AT as u64, kind, fragment: Some(id), durable };
         used.extend([header, Used { at: data, len, kind: UsedKind::FragmentData, ..header }]);
     }
     Ok(used)
@@ -88,19 +91,20 @@ pub async fn used(dev: Arc<dyn BlockDev>, superblock: &Superblock) -> Result<Vec
 async fn journal(
     dev: Arc<dyn BlockDev>,
     superblock: &Superblock,
-    index: &mut BTreeMap<FragmentId, Entry>,
+    index: &mut BTreeMap<FragmentId, (Entry, bool)>,
 ) -> Result<Vec<(u64, u64)>, OpenError> {
     let shape = shape_of(&superblock.layout, superblock.disk, superblock.segment_bytes);
     let from = Lsn(superblock.checkpoint.journal_from);
     let start = Start::At { start: from, flushed: Lsn(superblock.journal_flushed) };
     let mut recovery = Recovery::read(dev, shape, start).await.map_err(journal_error)?;
+    let mark = recovery.flushed();
     let mut batches = Vec::new();
     while let Some(batch) = recovery.next().await.map_err(journal_error)? {
         batches.push((shape.offset_of(batch.lsn).0, batch.used()));
         for record in batch.records() {
             match Record::decode(record.kind, record.body) {
                 Ok(Record::Put { id, entry }) => {
-                    index.insert(id, entry);
+                    index.insert(id, (entry, batch.end <= mark));
                 }
                 Ok(Record::Delete { id }) => {
                     index.remove(&id);
