@@ -26,6 +26,11 @@ pub enum Command {
     Fsck(FsckArgs),
     /// Print what a stopped data directory holds, format by format; changes nothing.
     Dump(DumpArgs),
+    /// Measure a mount beside a plain directory and beside what FUSE itself allows.
+    Bench(BenchArgs),
+    /// Serve one of the filesystems that `bench` measures beside the mount, until standard input ends.
+    #[command(hide = true)]
+    BenchFloor(BenchFloorArgs),
 }
 
 /// Arguments of `up`.
@@ -101,6 +106,42 @@ pub struct DumpArgs {
     /// Which format.
     #[command(subcommand)]
     pub what: Option<DumpWhat>,
+}
+
+/// Arguments of `bench`.
+#[derive(Parser, Debug)]
+pub struct BenchArgs {
+    /// A directory of the disk that is measured; everything is made in it and removed at the end.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// Measure this running mount instead of a new volume below --dir, which should be on the same disk.
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
+
+    /// Only this row; repeat it for more.
+    #[arg(long, value_name = "ROW")]
+    pub only: Vec<String>,
+
+    /// Little work: shows in seconds that everything works; the figures mean little.
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `bench-floor`.
+#[derive(Parser, Debug)]
+pub struct BenchFloorArgs {
+    /// The directory to mount on.
+    #[arg(long, value_name = "DIR")]
+    pub mount: PathBuf,
+
+    /// Pass everything on to the files below this directory, instead of keeping it in memory.
+    #[arg(long, value_name = "DIR")]
+    pub below: Option<PathBuf>,
 }
 
 /// What `dump` can print.

@@ -1,9 +1,11 @@
 //! The `holdfast` command: one process tree on one directory, and the tools around it.
 //!
-//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`].
+//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`],
+//! [`bench`].
 //! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
 
 pub mod args;
+pub mod bench;
 pub mod data_dir;
 pub mod dump;
 pub mod fsck;
@@ -32,6 +34,8 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchFloor(args) => bench::serve_floor(&args),
     };
     match done {
         Ok(code) => code,

@@ -1,5 +1,6 @@
-//! The one door to verify, fix, test, simulate and crash: `cargo xtask help`.
+//! The one door to verify, fix, test, simulate, crash and measure: `cargo xtask help`.
 
+mod bench;
 mod crash;
 mod fix;
 mod random;
@@ -36,6 +37,8 @@ enum Command {
     Test(test::Args),
     /// Cut the power below a real mount, and kill it, and check every acknowledged byte.
     Crash(crash::Args),
+    /// Measure a release build beside a plain directory and beside what FUSE itself allows.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Crash(args) => crash::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

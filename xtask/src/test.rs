@@ -1,6 +1,7 @@
 //! `cargo xtask test`: command 2 of the README, from a bare machine to a verdict.
 
 mod bad_input;
+mod bench;
 mod flips;
 mod fsx;
 mod pjdfstest;
@@ -130,6 +131,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "verify", needs_release: false, run: verify_all },
     Stage { name: "unit", needs_release: false, run: unit::run },
     Stage { name: "bad-input", needs_release: true, run: bad_input::run },
+    Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },

@@ -295,5 +295,6 @@ fn blank(ino: Ino) -> Attr {
         change: 0,
         grant: Grant(0),
         applied: Dseq(0),
+        project: Ino(0),
     }
 }

@@ -29,8 +29,9 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP)
     .union(InitFlags::FUSE_ABORT_ERROR);
 
-/// Fills in our side of FUSE_INIT.
-pub(crate) fn agree(config: &mut KernelConfig) -> io::Result<()> {
+/// Fills in our side of FUSE_INIT, as every filesystem that is measured beside ours has to; an error if the kernel is
+/// too old.
+pub fn agree(config: &mut KernelConfig) -> io::Result<()> {
     config.add_capabilities(NEEDED).map_err(|lacking| {
         let text = format!("this kernel's FUSE lacks {lacking:?}; Linux 5.12 and later have it");
         io::Error::new(io::ErrorKind::Unsupported, text)

@@ -29,5 +29,6 @@ mod session;
 pub use figures::{BUCKETS, Failures, Figures, LATENCY_BOUNDS_US, OpFigures, OpKind};
 pub use filesystem::{Filesystem, OpFuture};
 pub use holders::Holder;
+pub use init::agree;
 pub use mount::{MountError, check_mount_point};
 pub use session::{Config, Ended, Session, UnmountError};

@@ -93,9 +93,24 @@ impl Session {
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
         let adapter = Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures))));
+        Session::begin(adapter, config, figures)
+    }
+
+    /// Mounts as [`Session::start`] does, with the same options and threads, but serves a filesystem of fuser's own
+    /// kind, whose `init` calls [`agree`](crate::agree). So what the kernel and fuser cost can be measured without our adapter;
+    /// nothing is counted.
+    pub fn start_plain(filesystem: impl fuser::Filesystem, config: &Config) -> Result<Session, MountError> {
+        Session::begin(filesystem, config, Arc::new(Figures::new()))
+    }
+
+    fn begin(
+        filesystem: impl fuser::Filesystem,
+        config: &Config,
+        figures: Arc<Figures>,
+    ) -> Result<Session, MountError> {
         let mounted = mount::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
         let place = mounted.place;
-        serve(adapter, mounted.device, config.threads)
+        serve(filesystem, mounted.device, config.threads)
             .inspect_err(|_| {
                 if let Err(error) = place.unmount(true) {
                     tracing::warn!(dir = %place.dir.display(), %error, "a mount that failed is left behind");
@@ -167,7 +182,7 @@ impl Session {
 
 /// Agrees with the kernel, and starts the threads.
 fn serve(
-    adapter: Adapter,
+    filesystem: impl fuser::Filesystem,
     device: std::os::fd::OwnedFd,
     threads: usize,
 ) -> Result<watch::Receiver<Option<Ended>>, MountError> {
@@ -175,7 +190,7 @@ fn serve(
     config.n_threads = Some(threads.max(1));
     config.clone_fd = false; // a closed clone takes its requests with it
     // Who may use the mount is the kernel's to say (allow_other or the owner alone).
-    let session = fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config)
+    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, config)
         .map_err(MountError::Handshake)?;
     let (tell, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name("fuse".to_string());

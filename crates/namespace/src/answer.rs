@@ -6,13 +6,15 @@ use types::{Errno, ExtentId, GroupId, Ino, SessionId, VolumeId};
 use crate::keys::{self, kind};
 use crate::map;
 use crate::names;
-use crate::query::{Answer, DirEntry, ExtentRow, FileKind, MapSegment, Query};
+use crate::projects;
+use crate::query::{Answer, DirEntry, ExtentRow, FileKind, MapSegment, Query, QuotaState};
 use crate::row;
 use crate::row::Empty;
 use crate::row::cluster::{Group, VolumeName};
 use crate::row::data::{Extent, INLINE_MAX, Inline, MapData};
 use crate::row::inode::{self, Inode};
 use crate::row::names::{Dentry, Target, Xattr};
+use crate::row::project::Project;
 use crate::row::session::Session;
 use crate::row::volume::Volume;
 use crate::rows::{Rows, RowsError};
@@ -68,6 +70,12 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         }
         Query::Volume { volume } => volume_info(rows, *volume),
         Query::Volumes => volumes(rows),
+        Query::Quotas { volume, after, max } => quotas(rows, *volume, *after, *max as usize),
+        Query::QuotasOf { volume, ino } => {
+            let chain = projects::chain(rows, *volume, live(rows, *volume, *ino)?.project)?;
+            Ok(Answer::Quotas(chain.iter().map(|(dir, project)| project.info(*dir)).collect()))
+        }
+        Query::Path { volume, ino } => path(rows, *volume, *ino),
         Query::Groups => groups(rows),
         Query::Sessions { volume } => sessions(rows, *volume),
         Query::DeadExtents { volume, max } => dead_extents(rows, *volume, *max as usize),
@@ -227,6 +235,39 @@ fn volumes(rows: &dyn Rows) -> Outcome<Answer> {
         volumes.push(volume_row(rows, id)?.info(id));
     }
     Ok(Answer::Volumes(volumes))
+}
+
+fn quotas(rows: &dyn Rows, volume: VolumeId, after: Ino, max: usize) -> Outcome<Answer> {
+    let from = keys::of_inode(volume, kind::PROJECT, Ino(after.0.saturating_add(1)));
+    let to = keys::after(&keys::prefix(volume, kind::PROJECT));
+    let mut quotas = Vec::new();
+    row::scan(rows, &from, &to, false, &mut |key, row: Project| {
+        if quotas.len() < max && row.state != QuotaState::Removed {
+            quotas.push(row.info(Ino(keys::last_u64(key))));
+        }
+        quotas.len() < max
+    })?;
+    Ok(Answer::Quotas(quotas))
+}
+
+fn path(rows: &dyn Rows, volume: VolumeId, ino: Ino) -> Outcome<Answer> {
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut at = ino;
+    while at != Ino::ROOT {
+        let inode = dir(rows, volume, at)?;
+        if inode.nlink == 0 {
+            return Err(Errno::ENOENT.into());
+        }
+        let dentry: Option<Dentry> = row::get(rows, &keys::dentry(volume, inode.parent, inode.cookie))?;
+        names.push(dentry.ok_or_else(|| lost("dentry", at))?.name);
+        at = inode.parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    Ok(Answer::Bytes(if path.is_empty() { b"/".to_vec() } else { path }))
 }
 
 fn groups(rows: &dyn Rows) -> Outcome<Answer> {

@@ -9,8 +9,8 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, fallocate, keys, names, reclaim, remove, rename, rewrite, row, sessions, slots,
-    xattrs,
+    attrs, cluster, commit, fallocate, keys, names, projects, reclaim, remove, rename, rewrite, row,
+    sessions, slots, xattrs,
 };
 
 /// The changes that an entry makes to the rows, and the answer to each of its commands.
@@ -123,6 +123,9 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
             fallocate::fallocate(tx, *ino, *mode, *offset, *len, *kill_priv)
         }
         Command::Touch { ino } => attrs::touch(tx, *ino),
+        Command::SetQuota { dir, bytes, inodes } => projects::set(tx, *dir, *bytes, *inodes),
+        Command::RemoveQuota { dir } => projects::remove(tx, *dir),
+        Command::CountQuota { steps } => projects::step(tx, *steps),
         Command::Rewrite { ino, from, extents, to } => {
             rewrite::rewrite(tx, slot.session, *ino, from, extents, to)
         }

@@ -2,6 +2,7 @@
 
 mod data;
 mod holds;
+mod projects;
 mod tree;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,12 @@ pub enum Fault {
     NoSession,
     #[error("its number has not been given out yet")]
     NumberAhead,
+    #[error("it counts for project {0}, which does not exist")]
+    NoProject(types::Ino),
+    #[error("it counts for project {counts_for}, but its directory for {dir}")]
+    OtherProject { counts_for: types::Ino, dir: types::Ino },
+    #[error("its state is not that of its directory, or of the volume")]
+    WrongState,
 }
 
 /// Compares all rows of a volume with each other: names and inodes lead to each other, counts are right, maps do not
@@ -282,6 +289,7 @@ impl Check<'_> {
             self.compare(&key, "xattr bytes", u64::from(seen.inode.xattr_bytes), seen.xattr_bytes);
             used += seen.allocated;
         }
+        self.projects(&volume, &inodes)?;
         self.compare(&key, "used", volume.used, used);
         self.compare(&key, "inodes", volume.inodes, inodes.len() as u64);
         Ok(())
@@ -304,6 +312,7 @@ impl Check<'_> {
             kind::WRITER,
             kind::PINNED,
             kind::RECLAIM,
+            kind::PROJECT,
         ]
         .into();
         let mut from = keys::prefix(self.id, 0);

@@ -9,6 +9,7 @@ use crate::query::FileKind;
 use crate::row;
 use crate::row::cluster::{Counters, Disk, Group, Node, VolumeName};
 use crate::row::inode::Inode;
+use crate::row::project::{NONE, UNLIMITED};
 use crate::row::session::Session;
 use crate::row::volume::{HASH_BITS, Volume};
 use crate::rows::RowsError;
@@ -119,6 +120,9 @@ pub(crate) fn create_volume(
         next_epoch: Epoch(1),
         hash_key,
         hash_bits: HASH_BITS,
+        quota_bytes: UNLIMITED,
+        quota_inodes: UNLIMITED,
+        counting: NONE,
     };
     over.put(keys::counters(), row::value(&counters));
     over.put(keys::volume_name(name), row::value(&VolumeName { volume: id }));
@@ -154,6 +158,7 @@ impl Inode {
             flags: 0,
             map_gen: 0,
             xattr_bytes: 0,
+            project: NONE,
         }
     }
 }

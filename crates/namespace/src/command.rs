@@ -386,7 +386,7 @@ pub enum Command {
         /// Which file.
         ino: Ino,
     },
-    /// Written data becomes the file's.
+    /// Written data becomes the file's. No limit refuses it: the data was accepted against them.
     Commit(Commit),
     /// Space is set aside, or given back (fallocate(2)). A range that touches more than 65,536 map rows is `EFBIG`:
     /// ask in parts.
@@ -406,6 +406,28 @@ pub enum Command {
     Touch {
         /// Which.
         ino: Ino,
+    },
+    /// Limits of a directory with all below it are set; of the root: the volume's. Below what is used is allowed and
+    /// refuses growth. At least one is given; `None` leaves one as it is, `u64::MAX` is no limit. A directory that has
+    /// no quota yet gets one, and what is below it is counted: `CountQuota` goes on with that while something is `Left`,
+    /// and another one that needs counting is `EBUSY` meanwhile.
+    SetQuota {
+        /// Which directory.
+        dir: Ino,
+        /// Most bytes, as `Attr::allocated` counts them.
+        bytes: Option<u64>,
+        /// Most inodes.
+        inodes: Option<u64>,
+    },
+    /// A directory's quota, or the volume's limits, go; `ENODATA` if there are none. Answers as `SetQuota`.
+    RemoveQuota {
+        /// Which directory.
+        dir: Ino,
+    },
+    /// At most `steps` names are counted for the quota that is being set or removed; without one nothing happens.
+    CountQuota {
+        /// At most 1,000.
+        steps: u32,
     },
     /// The same bytes lie in other extents from now on: compaction. No attribute changes but the space that the file
     /// takes. `EAGAIN`, and nothing changes, if one of the replaced map rows is not there any more as it was read:
@@ -449,7 +471,8 @@ pub enum Reply {
     Session(SessionInfo),
     /// The new grant (`GrantWrite`).
     Granted(Grant),
-    /// How many rows are left to reclaim: at least this many, 0 if none (`Reclaim`).
+    /// How many rows are left to reclaim, or directories to count: at least this many, 0 if none (`Reclaim`, `SetQuota`,
+    /// `RemoveQuota`, `CountQuota`).
     Left(u32),
     /// The slot was used twice for different commands, or out of order: a bug of the client.
     SlotMisuse,

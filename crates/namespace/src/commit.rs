@@ -57,14 +57,16 @@ pub(crate) fn commit(tx: &mut Tx<'_, '_>, session: SessionId, commit: &Commit) -
             }
         }
     }
-    edit.finish(tx)?;
+    edit.finish_promised(tx)?;
     let now = tx.now;
     let inode = tx.edit(ino)?;
     inode.applied = applied;
     inode.size = commit.size;
     // A writer's clock cannot make the file younger than it was; a file from the future is written now.
-    inode.mtime = commit.mtime.max(inode.mtime).min(now);
-    inode.touch_ctime(now);
+    let written = commit.mtime.min(now);
+    inode.mtime = written.max(inode.mtime).min(now);
+    // It was shown as changed when it was written; that it is stored now is no second change.
+    inode.touch_ctime(written.max(inode.ctime));
     if commit.kill_priv {
         attrs::kill_priv(tx, ino)?;
     }

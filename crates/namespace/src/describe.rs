@@ -11,6 +11,7 @@ use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
 use crate::row::data::{Extent, Inline, Map};
 use crate::row::inode::Inode;
 use crate::row::names::{Dentry, Target, Xattr};
+use crate::row::project::{Project, Unvisited};
 use crate::row::reclaim::{DeadSession, Tail};
 use crate::row::session::{Pinned, Session, Slot, Writer};
 use crate::row::volume::Volume;
@@ -38,10 +39,12 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::NAME => body::<VolumeName>(value),
         kind::VOLUME => with::<Volume>(value, |volume| {
             let Volume { name, limit, used, inodes, next_ino, next_grant, next_session, next_epoch, .. } =
-                volume;
+                &volume;
+            let Volume { quota_bytes, quota_inodes, counting, .. } = &volume;
             format!(
                 "{} limit {limit} used {used} inodes {inodes} next ino {next_ino} grant {next_grant} \
-                 session {next_session} epoch {next_epoch}",
+                 session {next_session} epoch {next_epoch} quota {quota_bytes} inodes {quota_inodes} \
+                 counting {counting}",
                 name.escape_ascii()
             )
         }),
@@ -59,9 +62,11 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::SLOT => body::<Slot>(value),
         kind::WRITER => body::<Writer>(value),
         kind::PINNED => body::<Pinned>(value),
+        kind::PROJECT => body::<Project>(value),
         kind::RECLAIM => match rest.byte() {
             Some(class::TAIL) => body::<Tail>(value),
             Some(class::SESSION) => body::<DeadSession>(value),
+            Some(class::UNVISITED) => body::<Unvisited>(value),
             _ => with::<row::Empty>(value, |_| "to reclaim".to_string()),
         },
         _ => return unknown(),
@@ -103,10 +108,12 @@ pub(crate) fn key_name(key: &[u8]) -> Option<String> {
         kind::SLOT => format!("slot session {} slot {}", SessionId(rest.u64()?), rest.byte()?),
         kind::WRITER => format!("writer ino {}", rest.u64()?),
         kind::PINNED => format!("pinned ino {}", rest.u64()?),
+        kind::PROJECT => format!("project {}", rest.u64()?),
         kind::RECLAIM => match rest.byte()? {
             class::INODE => format!("reclaim inode {}", rest.u64()?),
             class::TAIL => format!("reclaim tail ino {}", rest.u64()?),
             class::SESSION => format!("reclaim session {}", SessionId(rest.u64()?)),
+            class::UNVISITED => format!("unvisited dir {}", rest.u64()?),
             class::DEAD_EXTENT => format!("dead extent {}", rest.extent()?),
             _ => return None,
         },

@@ -8,7 +8,7 @@ use crate::command::{
     Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, NewExtent, NewKind, RenameMode, Reply,
     Segment, SetAttr, SetTime, SlotRef, XattrMode,
 };
-use crate::query::{Attr, FileKind, SessionInfo};
+use crate::query::{Attr, FileKind, QuotaState, SessionInfo};
 use crate::wire::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 
 /// The version that this program writes.
@@ -93,7 +93,8 @@ wire_struct!(Attr {
     btime,
     change,
     grant,
-    applied
+    applied,
+    project
 });
 
 wire_enum!(NewKind {
@@ -114,6 +115,13 @@ wire_enum!(FileKind {
     5 => Socket,
     6 => CharDevice,
     7 => BlockDevice,
+});
+
+wire_enum!(QuotaState {
+    0 => Counting,
+    1 => Set,
+    2 => Removing,
+    3 => Removed,
 });
 
 wire_enum!(RenameMode {
@@ -171,6 +179,9 @@ wire_enum!(Command {
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
+    70 => SetQuota { dir, bytes, inodes },
+    71 => RemoveQuota { dir },
+    72 => CountQuota { steps },
     60 => Rewrite { ino, from, extents, to },
 });
 

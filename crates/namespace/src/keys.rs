@@ -36,6 +36,7 @@ pub(crate) mod kind {
     pub(crate) const WRITER: u8 = b'W';
     pub(crate) const PINNED: u8 = b'O';
     pub(crate) const RECLAIM: u8 = b'G';
+    pub(crate) const PROJECT: u8 = b'U';
 }
 
 /// What a reclaim row is about; the first byte of its key behind the kind.
@@ -43,8 +44,9 @@ pub(crate) mod class {
     pub(crate) const INODE: u8 = 1;
     pub(crate) const TAIL: u8 = 2;
     pub(crate) const SESSION: u8 = 3;
-    /// Last, so that the others are one range.
+    /// Behind those that `Reclaim` goes through, so that they are one range.
     pub(crate) const DEAD_EXTENT: u8 = 4;
+    pub(crate) const UNVISITED: u8 = 6;
 }
 
 /// The bytes before a row's own key.

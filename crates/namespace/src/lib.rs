@@ -21,6 +21,7 @@ mod map;
 mod memory;
 mod names;
 mod overlay;
+mod projects;
 mod query;
 mod reclaim;
 mod remove;
@@ -52,7 +53,8 @@ pub use encoding::{
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;
 pub use query::{
-    Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, Scattered, SessionInfo, VolumeInfo,
+    Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, QuotaInfo, QuotaState, Scattered,
+    SessionInfo, VolumeInfo,
 };
 pub use rows::{Batch, Rows, RowsError, Write};
 pub use wire::DecodeError;

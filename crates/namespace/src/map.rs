@@ -163,8 +163,19 @@ impl MapEdit {
         Ok(true)
     }
 
-    /// Counts what changed: extents' rows and bytes, the inode's space, the volume's usage. `ENOSPC` over its limit.
+    /// Counts what changed: extents' rows and bytes, the inode's space, what it counts for. Growth over a limit is
+    /// `ENOSPC` or `EDQUOT`.
     pub(crate) fn finish(self, tx: &mut Tx<'_, '_>) -> Outcome<()> {
+        self.count_all(tx, false)
+    }
+
+    /// As [`MapEdit::finish`] for data whose space was set aside when it was accepted: a limit that was lowered
+    /// since then must not lose it.
+    pub(crate) fn finish_promised(self, tx: &mut Tx<'_, '_>) -> Outcome<()> {
+        self.count_all(tx, true)
+    }
+
+    fn count_all(self, tx: &mut Tx<'_, '_>, promised: bool) -> Outcome<()> {
         for (id, (refs, live)) in self.extents {
             if refs == 0 && live == 0 {
                 continue;
@@ -180,6 +191,6 @@ impl MapEdit {
                 tx.put(keys::dead_extent(id), &Empty);
             }
         }
-        tx.charge(self.ino, self.added, self.removed)
+        tx.charge(self.ino, self.added, self.removed, promised)
     }
 }

@@ -151,7 +151,7 @@ pub(crate) fn create(
 ) -> Outcome<Reply> {
     check(name)?;
     let dir = tx.dir(parent)?;
-    let (dir_mode, dir_gid) = (dir.mode, dir.gid);
+    let (dir_mode, dir_gid, project) = (dir.mode, dir.gid, dir.project);
     let cookie = vacant(tx, parent, name)?;
     let now = tx.now;
     let (file_kind, rdev) = match kind {
@@ -168,7 +168,7 @@ pub(crate) fn create(
         NewKind::Symlink(_) => (acl::Inherited::default(), 0o777),
         _ => acl::Inherited::of(tx, parent, mode.asked & 0o7777, mode.umask)?,
     };
-    let mut inode = Inode { mode, uid, gid, rdev, parent, cookie, ..Inode::new(file_kind, now) };
+    let mut inode = Inode { mode, uid, gid, rdev, parent, cookie, project, ..Inode::new(file_kind, now) };
     if dir_mode & S_ISGID != 0 {
         inode.gid = dir_gid;
         if inode.is_dir() {
@@ -190,7 +190,7 @@ pub(crate) fn create(
         }
         inode.size = path.len() as u64;
     }
-    let ino = tx.add_inode(inode);
+    let ino = tx.add_inode(inode)?;
     lists.store(tx, ino)?;
     place_at(tx, parent, cookie, name, ino, file_kind);
     if let NewKind::Symlink(path) = kind {
@@ -204,14 +204,16 @@ pub(crate) fn create(
 pub(crate) fn link(tx: &mut Tx<'_, '_>, ino: Ino, parent: Ino, name: &[u8]) -> Outcome<Reply> {
     check(name)?;
     let inode = tx.inode(ino)?;
-    let kind = inode.kind;
+    let (kind, project) = (inode.kind, inode.project);
     if inode.is_dir() {
         return Err(Errno::EPERM.into());
     }
     if inode.nlink == 0 {
         return Err(Errno::ENOENT.into());
     }
-    tx.dir(parent)?;
+    if tx.dir(parent)?.project != project {
+        return Err(Errno::EXDEV.into());
+    }
     let cookie = place(tx, parent, name, ino, kind)?;
     let now = tx.now;
     raise_nlink(tx.edit(ino)?)?;

@@ -58,6 +58,8 @@ pub struct Attr {
     pub grant: Grant,
     /// The last record of that grant which is in the rows.
     pub applied: Dseq,
+    /// The nearest directory with a quota that it lies in, itself included; 0 if there is none.
+    pub project: Ino,
 }
 
 /// A name in a directory.
@@ -125,12 +127,49 @@ pub struct VolumeInfo {
     pub id: VolumeId,
     /// Its name.
     pub name: Vec<u8>,
-    /// Most bytes of file data.
+    /// Most bytes of file data: what the disks are meant for, or a smaller limit that somebody has set.
     pub limit: u64,
+    /// Most inodes; `u64::MAX` if nobody has set a limit.
+    pub limit_inodes: u64,
     /// Bytes of file data, in 4 KiB units, unwritten space included.
     pub used: u64,
     /// Inodes, nameless ones included.
     pub inodes: u64,
+    /// The directory whose quota is being set or removed, step by step; 0 if none is.
+    pub counting: Ino,
+}
+
+/// How far a quota is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuotaState {
+    /// Part of what was below the directory before may not be counted yet. The limits hold for what is.
+    Counting,
+    /// Everything is counted.
+    Set,
+    /// It limits nothing any more, and what it counted is being given to the one around it.
+    Removing,
+    /// It is gone but for nameless inodes that still count for it.
+    Removed,
+}
+
+/// A directory's quota. What lies below the directory counts for it, the directory itself and whatever has a quota
+/// of its own below included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuotaInfo {
+    /// The directory.
+    pub dir: Ino,
+    /// The nearest directory with a quota around it, or 0.
+    pub outer: Ino,
+    /// Most bytes, as `used_bytes` counts them; `u64::MAX`: no limit.
+    pub limit_bytes: u64,
+    /// Most inodes; `u64::MAX`: no limit.
+    pub limit_inodes: u64,
+    /// Bytes of file data, in 4 KiB units.
+    pub used_bytes: u64,
+    /// Inodes, nameless ones included.
+    pub inodes: u64,
+    /// How far it is.
+    pub state: QuotaState,
 }
 
 /// What the map rows that start in 1 MiB of a file take.
@@ -239,6 +278,29 @@ pub enum Query {
     },
     /// `Volumes`: all of them.
     Volumes,
+    /// `Quotas`: those of directories above `after`, in their order, at most `max`; removed ones are left out.
+    Quotas {
+        /// Which volume.
+        volume: VolumeId,
+        /// 0 to start.
+        after: Ino,
+        /// How many.
+        max: u32,
+    },
+    /// `Quotas`: those that an inode counts for, the innermost first.
+    QuotasOf {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which inode.
+        ino: Ino,
+    },
+    /// `Bytes`: the path of a directory from the root on, which is `/`; `Failed(ENOENT)` if it was removed.
+    Path {
+        /// Which volume.
+        volume: VolumeId,
+        /// Which directory.
+        ino: Ino,
+    },
     /// `Groups`: all of them, with the disk of each.
     Groups,
     /// `Sessions`: the open ones of a volume.
@@ -313,6 +375,8 @@ pub enum Answer {
     Volume(VolumeInfo),
     /// Volumes.
     Volumes(Vec<VolumeInfo>),
+    /// Quotas.
+    Quotas(Vec<QuotaInfo>),
     /// Groups: id, disk, data bytes.
     Groups(Vec<(GroupId, [u8; 16], u64)>),
     /// Sessions.

@@ -99,7 +99,7 @@ fn inode_rows(tx: &mut Tx<'_, '_>, ino: Ino, max: usize) -> Outcome<usize> {
     }
     tx.over.delete(keys::reclaim(tx.id, class::TAIL, ino.0));
     tx.over.delete(item);
-    tx.forget_inode(ino);
+    tx.forget_inode(ino)?;
     Ok(used + 1)
 }
 

@@ -5,6 +5,7 @@ use types::{Errno, Ino, SessionId};
 use crate::command::{Cred, Reply};
 use crate::keys;
 use crate::names;
+use crate::projects;
 use crate::query::{Attr, FileKind};
 use crate::row::inode::Inode;
 use crate::row::names::Dentry;
@@ -97,6 +98,7 @@ pub(crate) fn check_empty(tx: &Tx<'_, '_>, dir: Ino) -> Outcome<()> {
 /// An empty directory that is no more in its parent.
 pub(crate) fn drop_dir(tx: &mut Tx<'_, '_>, ino: Ino, pinned_by: Option<SessionId>) -> Outcome<Attr> {
     let now = tx.now;
+    projects::drop_dir(tx, ino)?;
     let inode = tx.edit(ino)?;
     inode.touch_ctime(now);
     inode.nlink = 0;

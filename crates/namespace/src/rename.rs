@@ -5,6 +5,7 @@ use types::{Errno, Ino, SessionId};
 use crate::command::{Cred, RenameMode, Reply};
 use crate::keys;
 use crate::names;
+use crate::projects;
 use crate::query::{Attr, FileKind};
 use crate::remove;
 use crate::row::inode::Inode;
@@ -58,9 +59,13 @@ pub(crate) fn rename(
     if moved.is_dir() && names.parent != names.new_parent {
         refuse_inside(tx, old.1.ino, names.new_parent)?;
     }
+    projects::rename(tx, old.1.ino, dir.project, new_dir.project)?;
     match (mode, new) {
         (RenameMode::Exchange, None) => Err(Errno::ENOENT.into()),
-        (RenameMode::Exchange, Some(new)) => exchange(tx, names, old, new),
+        (RenameMode::Exchange, Some(new)) => {
+            projects::rename(tx, new.1.ino, new_dir.project, dir.project)?;
+            exchange(tx, names, old, new)
+        }
         (_, new) => replace(tx, names, old, new, mode, pinned_by, cred),
     }
 }
@@ -133,7 +138,7 @@ fn replace(
     }
     let whiteout = matches!(mode, RenameMode::Whiteout | RenameMode::NoReplaceWhiteout);
     if whiteout {
-        put_whiteout(tx, names, old_cookie, cred);
+        put_whiteout(tx, names, old_cookie, cred)?;
     } else {
         tx.over.delete(keys::dentry(tx.id, names.parent, old_cookie));
     }
@@ -171,14 +176,16 @@ fn drop_replaced(
 }
 
 /// The old name becomes a whiteout, as union filesystems want it: a character device 0:0 without permissions.
-fn put_whiteout(tx: &mut Tx<'_, '_>, names: Names<'_>, cookie: u64, cred: Cred) {
+fn put_whiteout(tx: &mut Tx<'_, '_>, names: Names<'_>, cookie: u64, cred: Cred) -> Outcome<()> {
     let inode = Inode {
         uid: cred.uid,
         gid: cred.gid,
         parent: names.parent,
         cookie,
+        project: tx.inode(names.parent)?.project,
         ..Inode::new(FileKind::CharDevice, tx.now)
     };
-    let ino = tx.add_inode(inode);
+    let ino = tx.add_inode(inode)?;
     names::place_at(tx, names.parent, cookie, names.name, ino, FileKind::CharDevice);
+    Ok(())
 }

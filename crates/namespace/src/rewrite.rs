@@ -50,7 +50,8 @@ pub(crate) fn rewrite(
         let data = MapData::Extent { id: segment.extent, offset: segment.offset };
         edit.put(tx, segment.start, u64::from(segment.len), data);
     }
-    edit.finish(tx)?;
+    // Its bytes were accepted long ago, so no limit refuses a row that touches one unit more.
+    edit.finish_promised(tx)?;
     Ok(Reply::Attr(tx.inode(ino)?.attr(ino)))
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod data;
 pub(crate) mod inode;
 pub(crate) mod names;
+pub(crate) mod project;
 pub(crate) mod reclaim;
 pub(crate) mod session;
 pub(crate) mod volume;

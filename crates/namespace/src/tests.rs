@@ -3,6 +3,7 @@
 mod data;
 mod model;
 mod namespace;
+mod projects;
 mod reference;
 mod rewrite;
 mod service;
@@ -221,7 +222,7 @@ impl World {
         }
     }
 
-    fn reclaim(&mut self, steps: u32) -> u32 {
+    pub(crate) fn reclaim(&mut self, steps: u32) -> u32 {
         match self.service(Command::Reclaim { volume: VolumeId(1), steps }) {
             Reply::Left(left) => left,
             other => panic!("{other:?}"),

@@ -6,12 +6,17 @@ use types::{Errno, Ino, Nanos, SessionId, VolumeId};
 
 use crate::keys;
 use crate::overlay::Overlay;
+use crate::projects;
 use crate::row;
 use crate::row::inode::Inode;
+use crate::row::project::Use;
 use crate::row::session::Pinned;
 use crate::row::volume::Volume;
 use crate::rows::{Rows, RowsError};
 use crate::wire::Wire;
+
+const ONE: Use = Use { bytes: 0, inodes: 1 };
+const NOTHING: Use = Use { bytes: 0, inodes: 0 };
 
 /// Why a command did nothing.
 pub(crate) enum Fail {
@@ -136,20 +141,29 @@ impl<'o, 'r> Tx<'o, 'r> {
         Ok(Some(&mut entry.0))
     }
 
-    /// A new inode row.
-    pub(crate) fn add_inode(&mut self, inode: Inode) -> Ino {
+    /// A new inode row, which takes no space yet. One more than a limit allows is `EDQUOT` or, of the volume, `ENOSPC`.
+    pub(crate) fn add_inode(&mut self, inode: Inode) -> Outcome<Ino> {
         let ino = self.volume.next_ino;
         self.volume.next_ino = Ino(ino.0 + 1);
         self.volume.inodes += 1;
+        if self.volume.inodes > self.volume.quota_inodes {
+            return Err(Errno::ENOSPC.into());
+        }
+        projects::count(self, inode.project, ONE, NOTHING, true)?;
         self.inodes.insert(ino, (inode, true));
-        ino
+        Ok(ino)
     }
 
-    /// The inode's row goes.
-    pub(crate) fn forget_inode(&mut self, ino: Ino) {
+    /// The inode's row goes; it takes no space any more.
+    pub(crate) fn forget_inode(&mut self, ino: Ino) -> Outcome<()> {
+        if let Some(inode) = self.stored_inode(ino)? {
+            let label = inode.project;
+            projects::count(self, label, NOTHING, ONE, false)?;
+        }
         self.inodes.remove(&ino);
         self.over.delete(keys::inode(self.id, ino));
-        self.volume.inodes -= 1;
+        self.volume.inodes = self.volume.inodes.saturating_sub(1);
+        Ok(())
     }
 
     /// The inode lost its last name: it stays for the session that has it open, or is reclaimed.
@@ -174,12 +188,16 @@ impl<'o, 'r> Tx<'o, 'r> {
         self.put(key, &row::Empty);
     }
 
-    /// Space that an inode takes and gives back, in bytes. Growth over the limit is `ENOSPC`.
-    pub(crate) fn charge(&mut self, ino: Ino, added: u64, removed: u64) -> Outcome<()> {
+    /// Space that an inode takes and gives back, in bytes. Growth over a limit is `EDQUOT` or, of the volume, `ENOSPC`;
+    /// but what was `promised` to a write that was accepted is never refused.
+    pub(crate) fn charge(&mut self, ino: Ino, added: u64, removed: u64, promised: bool) -> Outcome<()> {
         let inode = self.stored_inode(ino)?.ok_or(Errno::ESTALE)?;
+        let label = inode.project;
         inode.allocated = inode.allocated.saturating_add(added).saturating_sub(removed);
         self.volume.used = self.volume.used.saturating_add(added).saturating_sub(removed);
-        if added > removed && self.volume.used > self.volume.limit {
+        let bytes = |bytes: u64| Use { bytes, inodes: 0 };
+        projects::count(self, label, bytes(added), bytes(removed), !promised)?;
+        if !promised && added > removed && self.volume.used > self.volume.most_bytes() {
             return Err(Errno::ENOSPC.into());
         }
         Ok(())

@@ -16,7 +16,7 @@ pub struct FormatOptions {
     pub journal_bytes: Option<u64>,
     /// Bytes of the intent log; `None`: 1/64 of the disk, 64 MiB to 8 GiB.
     pub intent_bytes: Option<u64>,
-    /// Bytes of each of the two checkpoint areas; `None`: 1/256 of the disk, at least 4 MiB.
+    /// Bytes of each of the two checkpoint areas; `None`: 1/128 of the disk, at least 4 MiB.
     pub checkpoint_bytes: Option<u64>,
     /// Bytes of a journal segment, a power of two of 8 KiB to 4 MiB.
     pub segment_bytes: u32,
@@ -36,6 +36,9 @@ impl FormatOptions {
     }
 }
 
+/// A checkpoint area is this part of the disk: room for the entries of a disk that is full of extents of one block, each
+/// with its header, so that bytes end before the index does.
+const CHECKPOINT_PART: u64 = 128;
 /// A journal has at least so many segments.
 const SEGMENTS_MIN: u64 = 4;
 /// Bytes of a journal segment unless a test wants less.
@@ -118,7 +121,8 @@ impl Layout {
                 .max(SEGMENTS_MIN * segment);
         let intents =
             whole(options.intent_bytes.unwrap_or_else(|| (bytes / 64).clamp(64 << 20, 8 << 30)), segment);
-        let checkpoint = whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / 256).max(4 << 20)), BLOCK);
+        let checkpoint =
+            whole(options.checkpoint_bytes.unwrap_or_else(|| (bytes / CHECKPOINT_PART).max(4 << 20)), BLOCK);
         let mut at = ENDS;
         let mut next = |len: u64| {
             let region = Region { at, len };
@@ -171,7 +175,7 @@ mod tests {
         let layout = Layout::of(1 << 30, &options()).expect("fits");
         assert_eq!((layout.journal.at, layout.journal.len), (1 << 20, 32 << 20));
         assert_eq!(layout.intents.len, 64 << 20);
-        assert_eq!(layout.checkpoints.map(|c| c.len), [4 << 20; 2]);
+        assert_eq!(layout.checkpoints.map(|c| c.len), [8 << 20; 2]);
         assert_eq!(layout.data.end(), (1 << 30) - ENDS);
         assert!(layout.is_sound(1 << 30) && !layout.is_sound((1 << 30) - 4096));
     }
@@ -180,7 +184,7 @@ mod tests {
     fn a_disk_of_one_tib_scales() {
         let layout = Layout::of(1 << 40, &options()).expect("fits");
         assert_eq!((layout.journal.len, layout.intents.len), (512 << 20, 8 << 30));
-        assert_eq!(layout.checkpoints.map(|c| c.len), [4 << 30; 2]);
+        assert_eq!(layout.checkpoints.map(|c| c.len), [8 << 30; 2]);
         assert!(layout.is_sound(1 << 40));
     }
 

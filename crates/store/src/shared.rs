@@ -150,11 +150,21 @@ impl Shared {
 
     /// Whether the checkpoint area has room for `more` fragments on top of those there and in flight.
     pub(crate) fn index_has_room(&self, in_flight: usize, more: u64) -> bool {
+        more <= self.index_left(in_flight)
+    }
+
+    /// How many more fragments the checkpoint area has room for.
+    pub(crate) fn index_room(&self) -> u64 {
+        let in_flight = self.in_flight().len();
+        self.index_left(in_flight)
+    }
+
+    fn index_left(&self, in_flight: usize) -> u64 {
         let groups = self.groups().len() as u64;
-        let fragments = self.index.len() + in_flight as u64 + more;
         // One group more than there are: putting never adds one, but an epoch may arrive.
-        checkpoint::bytes_needed(fragments, groups + 1)
-            <= checkpoint::capacity(self.layout.checkpoints[0].len)
+        let taken = checkpoint::bytes_needed(self.index.len() + in_flight as u64, groups + 1);
+        let left = checkpoint::capacity(self.layout.checkpoints[0].len).saturating_sub(taken);
+        left / checkpoint::bytes_needed(1, 0)
     }
 
     /// Finds a fragment and keeps its blocks until the guard is dropped.

@@ -343,6 +343,9 @@ impl FragmentStore for Store {
 
     fn space(&self) -> Space {
         let kept_free = self.shared.alloc.reserve();
-        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free: self.free() }
+        // A fragment that the index has no room for finds no blocks either. The smallest that a full disk is made of
+        // has a block of data and one of header.
+        let entries = self.shared.index_room().saturating_mul(2 * BLOCK);
+        Space { total: (self.shared.alloc.blocks() - kept_free) * BLOCK, free: self.free().min(entries) }
     }
 }

@@ -13,6 +13,7 @@ use types::{Dseq, Errno};
 use crate::errno;
 use crate::layout::{self, Dirty};
 use crate::node::{Failing, Node};
+use crate::space::Charge;
 use crate::vfs::Vfs;
 
 /// A file of at most so many bytes is kept in a row.
@@ -36,7 +37,7 @@ struct Before {
 struct TakenCharge<'a> {
     vfs: &'a Vfs,
     node: &'a Node,
-    bytes: u64,
+    charge: Charge,
 }
 
 impl<'a> TakenCharge<'a> {
@@ -44,19 +45,19 @@ impl<'a> TakenCharge<'a> {
         let mut state = node.state();
         // Blocks that are written from here on are charged anew: this flush may not hold them.
         state.charged_run = (0, 0);
-        let bytes = std::mem::take(&mut state.charge);
-        TakenCharge { vfs, node, bytes }
+        let charge = std::mem::take(&mut state.charge);
+        TakenCharge { vfs, node, charge }
     }
 
     fn release(mut self) {
-        self.vfs.space.release(std::mem::take(&mut self.bytes));
+        self.vfs.space.release(std::mem::take(&mut self.charge));
     }
 }
 
 impl Drop for TakenCharge<'_> {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.node.state().charge += self.bytes;
+        if self.charge != Charge::default() {
+            self.node.state().charge.add(self.charge);
         }
     }
 }

@@ -26,6 +26,10 @@ const ROUND: usize = 256;
 /// Dirty files are flushed, however young, when the arena is fuller than this many hundredths.
 const PRESSURE: u64 = 60;
 
+/// A file with so many bytes to flush is flushed at once: whoever writes on and then waits for all of it finds most of
+/// it stored, and the disk has work while more is accepted.
+pub(crate) const STREAM_BYTES: u64 = 8 << 20;
+
 /// Not everything that was accepted is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{files} files have data that could not be stored: {errno}")]
@@ -37,8 +41,8 @@ pub struct FlushAllError {
 }
 
 impl Vfs {
-    /// Flushes written data in the background until `stop` resolves: what is a second old, what was closed, and
-    /// everything while the arena is nearly full. A flush that failed is tried again, at growing intervals.
+    /// Flushes written data in the background until `stop` resolves: what is a second old, what was closed,
+    /// files with much to flush, and everything while the arena is nearly full. A flush that failed is tried again, at growing intervals.
     ///
     /// It does not flush what is left when it ends: see [`Vfs::flush_everything`]. Dropping the future between two
     /// polls leaves nothing half done that a later flush would not do again.
@@ -92,8 +96,8 @@ impl Vfs {
         let closed = std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner));
         let pressure = self.is_under_pressure();
         let dirty = self.arena.dirty(ROUND);
-        let due: BTreeSet<Ino> =
-            dirty.iter().filter(|one| pressure || self.age(one) >= AGE_MAX).map(|one| one.ino).collect();
+        let is_due = |one: &&Summary| pressure || one.bytes >= STREAM_BYTES || self.age(one) >= AGE_MAX;
+        let due: BTreeSet<Ino> = dirty.iter().filter(is_due).map(|one| one.ino).collect();
         let due: Vec<Ino> = due.union(&closed).copied().filter(|ino| self.may_try(*ino)).collect();
         let (flushed, failures) = self.flush_these(due).await;
         let stuck = if flushed > 0 { None } else { failures.last().copied() };
@@ -114,7 +118,7 @@ impl Vfs {
             let failing = self.table.find(one.ino).and_then(|node| node.state().failing);
             match failing {
                 Some(failing) => failing.next.saturating_sub(now),
-                None if pressure => Duration::ZERO,
+                None if pressure || one.bytes >= STREAM_BYTES => Duration::ZERO,
                 None => AGE_MAX.saturating_sub(self.age(&one)),
             }
         });

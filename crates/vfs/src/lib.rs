@@ -4,6 +4,7 @@
 //! remember attributes and let the kernel remember them too. Written data is accepted into the arena, shows at once,
 //! and becomes the file's in the order of writing when it is flushed.
 
+mod ahead;
 mod attr;
 mod dir;
 mod errno;

@@ -7,6 +7,9 @@ use arena::Summary;
 use namespace::{Attr, FileKind};
 use types::{BLOCK, Dseq, Errno, Grant, Ino, Nanos};
 
+use crate::ahead::Stream;
+use crate::space::Charge;
+
 /// An inode that the kernel refers to, or that has work left.
 ///
 /// Locks are taken in this order: names, `pins`, `size`, `flush`, `state`; those of two inodes in ino order.
@@ -44,8 +47,8 @@ pub(crate) struct State {
     /// Somebody without the right to keep set-id bits has written since the last flush.
     /// The last record of such a write.
     pub(crate) kill_priv: Option<Dseq>,
-    /// Bytes of the volume that accepted writes may take.
-    pub(crate) charge: u64,
+    /// What accepted writes may take.
+    pub(crate) charge: Charge,
     /// The blocks of the last charged writes, one after the other: written again they are not charged again.
     pub(crate) charged_run: (u64, u64),
     /// How often records were freed: a read that saw it move reads again.
@@ -55,6 +58,8 @@ pub(crate) struct State {
     pub(crate) failing: Option<Failing>,
     /// Read since the last atime was stored: the atime to show.
     pub(crate) touched: Option<Nanos>,
+    /// Where it is read.
+    pub(crate) stream: Stream,
     /// Handles that were told of late errors after they were opened: serial and count.
     pub(crate) told: Vec<(u32, u32)>,
 }
@@ -159,7 +164,7 @@ impl State {
     /// It is open, or there is something to be done for it.
     fn has_work(&self) -> bool {
         self.opens > 0
-            || self.charge > 0
+            || self.charge != Charge::default()
             || self.kill_priv.is_some()
             || self.touched.is_some()
             || self.failing.is_some()
@@ -174,7 +179,7 @@ impl State {
             shown.size = attr.size.max(dirty.end);
             shown.mtime = dirty.newest.max(attr.mtime).min(now);
             shown.ctime = dirty.newest.max(attr.ctime);
-            shown.allocated = (attr.allocated + self.charge).min(shown.size.next_multiple_of(BLOCK));
+            shown.allocated = (attr.allocated + self.charge.growth).min(shown.size.next_multiple_of(BLOCK));
             shown.allocated = shown.allocated.max(attr.allocated);
         }
         if self.kill_priv.is_some() {

@@ -33,16 +33,12 @@ impl Vfs {
             }
         }
         let handle = self.new_handle(ino, flags);
-        let keep_cache = !flags.read || self.reads_leave_atime(&node);
-        Ok(Outcome::Opened { handle, keep_cache, direct: false })
-    }
-
-    /// Reads from the kernel's cache do not come here. Where one would move the atime, the kernel shall ask.
-    fn reads_leave_atime(&self, node: &Node) -> bool {
-        let (now, dirty) = (self.now(), self.arena.summary(node.ino));
-        let state = node.state();
-        let shown = state.attr().map(|attr| state.shown(attr, dirty.as_ref(), now));
-        state.touched.is_some() || shown.is_none_or(|shown| !state.is_due_for_touch(&shown, now))
+        if flags.read {
+            // Reads from the kernel's cache do not come here. To drop what it has of a file that was just written, only
+            // so that it asks, would cost more than an atime that moves without a read.
+            self.touch(&node);
+        }
+        Ok(Outcome::Opened { handle, keep_cache: true, direct: false })
     }
 
     pub(crate) async fn opendir(&self, ino: Ino) -> Result<Outcome, Errno> {

@@ -1,6 +1,7 @@
 //! Data, read.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use arena::Summary;
 use extents::ReadExtentError;
@@ -20,6 +21,9 @@ const SEGMENTS: u32 = 256;
 /// How many extents are read at once for one call.
 const READS: usize = 16;
 
+/// How many segments are read ahead at once: those of a file that was written from front to back.
+const AHEAD_SEGMENTS: u32 = 16;
+
 /// How often a map is asked for anew because an extent that it named is not there any more.
 const MAP_TRIES: u32 = 4;
 
@@ -37,7 +41,11 @@ impl Vfs {
         let node = self.node(ino);
         let attr = self.known_attr(&node).await?;
         self.check_data(&attr, handle.reads())?;
-        let bytes = self.read_shown(&node, offset, len).await?;
+        let ahead = node.state().stream.note(offset, u64::from(len));
+        if let Some(range) = ahead.clone().filter(|range| range.start < Vfs::size_shown(&attr, None)) {
+            self.read_ahead(ino, range).await;
+        }
+        let bytes = self.read_shown(&node, offset, len, ahead.is_some()).await?;
         self.touch(&node);
         Ok(Outcome::Bytes(bytes))
     }
@@ -46,19 +54,31 @@ impl Vfs {
     ///
     /// A flush brings records into the rows and then frees them. A read that asked the rows before and the records
     /// after would miss both, so it looks whether any were freed meanwhile.
-    async fn read_shown(&self, node: &Node, offset: u64, len: u32) -> Result<Vec<u8>, Errno> {
+    async fn read_shown(
+        &self,
+        node: &Node,
+        offset: u64,
+        len: u32,
+        sequential: bool,
+    ) -> Result<Vec<u8>, Errno> {
         for _ in 0..READ_TRIES {
             let before = node.state().mapped;
-            let bytes = self.read_once(node, offset, len).await?;
+            let bytes = self.read_once(node, offset, len, sequential).await?;
             if node.state().mapped == before {
                 return Ok(bytes);
             }
         }
         let _no_flush = node.flush.lock().await;
-        self.read_once(node, offset, len).await
+        self.read_once(node, offset, len, sequential).await
     }
 
-    async fn read_once(&self, node: &Node, offset: u64, len: u32) -> Result<Vec<u8>, Errno> {
+    async fn read_once(
+        &self,
+        node: &Node,
+        offset: u64,
+        len: u32,
+        sequential: bool,
+    ) -> Result<Vec<u8>, Errno> {
         let attr = self.known_attr(node).await?;
         let dirty: Option<Summary> = self.arena.summary(node.ino);
         let size = Vfs::size_shown(&attr, dirty.as_ref());
@@ -68,7 +88,7 @@ impl Vfs {
             return Ok(bytes);
         }
         if dirty.is_none() || !self.arena.covers(node.ino, offset, len) {
-            self.read_rows(node.ino, offset, &mut bytes).await?;
+            self.read_mapped(node.ino, offset, &mut bytes, sequential).await?;
         }
         if dirty.is_some() {
             let laid = self.arena.overlay(node.ino, offset, &mut bytes);
@@ -80,9 +100,20 @@ impl Vfs {
     /// Fills `bytes`, which are zeros, with what the rows have of the file from `offset` on. What is behind its end
     /// stays zero.
     pub(crate) async fn read_rows(&self, ino: Ino, offset: u64, bytes: &mut [u8]) -> Result<Attr, Errno> {
+        self.read_mapped(ino, offset, bytes, false).await
+    }
+
+    /// As [`Vfs::read_rows`]; extents that a sequential reader meets are read whole, for its next reads.
+    async fn read_mapped(
+        &self,
+        ino: Ino,
+        offset: u64,
+        bytes: &mut [u8],
+        sequential: bool,
+    ) -> Result<Attr, Errno> {
         let mut tries = 0;
         loop {
-            match self.read_rows_once(ino, offset, bytes).await {
+            match self.read_rows_once(ino, offset, bytes, sequential).await {
                 Err(RowsError::Moved(_)) if tries < MAP_TRIES => tries += 1,
                 // The same map again and again: the extent is lost, and not replaced.
                 Err(RowsError::Moved(error)) => {
@@ -96,7 +127,13 @@ impl Vfs {
         }
     }
 
-    async fn read_rows_once(&self, ino: Ino, offset: u64, bytes: &mut [u8]) -> Result<Attr, RowsError> {
+    async fn read_rows_once(
+        &self,
+        ino: Ino,
+        offset: u64,
+        bytes: &mut [u8],
+        sequential: bool,
+    ) -> Result<Attr, RowsError> {
         let end = offset + bytes.len() as u64;
         let mut at = offset;
         loop {
@@ -113,11 +150,21 @@ impl Vfs {
             }
             let parts: Vec<Part> = segments.iter().filter_map(|segment| Part::of(segment, &shown)).collect();
             for parts in parts.chunks(READS) {
-                let reads = parts.iter().map(|part| self.extents.read(&part.extent, part.within.clone()));
-                for (part, read) in parts.iter().zip(join_all(reads).await) {
-                    let to = (part.at - offset) as usize;
-                    let read = read.map_err(|error| self.not_read(ino, &error))?;
-                    bytes[to..to + read.len()].copy_from_slice(&read);
+                // Each into its own piece of the buffer, so that what is kept is copied once.
+                let mut rest = &mut *bytes;
+                let mut taken = offset;
+                let reads: Vec<_> = parts
+                    .iter()
+                    .map(|part| {
+                        let (_, behind) = std::mem::take(&mut rest).split_at_mut((part.at - taken) as usize);
+                        let (to, behind) = behind.split_at_mut(part.within.len());
+                        taken = part.at + part.within.len() as u64;
+                        rest = behind;
+                        self.read_part(part, to, sequential)
+                    })
+                    .collect();
+                for read in join_all(reads).await {
+                    read.map_err(|error| self.not_read(ino, &error))?;
                 }
             }
             match segments.last() {
@@ -125,6 +172,47 @@ impl Vfs {
                     at = last.start + last.len;
                 }
                 _ => return Ok(attr),
+            }
+        }
+    }
+
+    async fn read_part(&self, part: &Part, to: &mut [u8], sequential: bool) -> Result<(), ReadExtentError> {
+        let kept = match sequential {
+            true => Some(self.kept.keep(&part.extent).0),
+            false => self.kept.find(part.extent.id),
+        };
+        let within = part.within.start as usize..part.within.end as usize;
+        if let Some(slot) = kept {
+            match slot.get(&self.extents).await {
+                Ok(bytes) => to.copy_from_slice(&bytes[within]),
+                // A block of it that nobody asked for may be the bad one.
+                Err(_) => to.copy_from_slice(&self.extents.read(&part.extent, part.within.clone()).await?),
+            }
+            return Ok(());
+        }
+        to.copy_from_slice(&self.extents.read(&part.extent, part.within.clone()).await?);
+        Ok(())
+    }
+
+    /// Begins to read the extents of a range. Nobody waits for them, and what fails is told to who reads them later.
+    async fn read_ahead(&self, ino: Ino, range: Range<u64>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if range.is_empty() {
+            return;
+        }
+        let query = Query::Map {
+            volume: self.volume(),
+            ino,
+            start: range.start,
+            end: range.end,
+            max: AHEAD_SEGMENTS,
+        };
+        let Ok(Answer::Map { segments, .. }) = self.ask(query).await else { return };
+        for (extent, _) in segments.iter().filter_map(|segment| segment.data) {
+            let (slot, fresh) = self.kept.keep(&extent);
+            if fresh {
+                let extents = Arc::clone(&self.extents);
+                runtime.spawn(async move { slot.get(&extents).await.map(drop) });
             }
         }
     }

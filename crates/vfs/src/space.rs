@@ -9,15 +9,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use namespace::{Answer, Query, VolumeInfo};
-use types::{BLOCK, Errno, Ino};
+use types::{BLOCK, EXTENT_MAX, Errno, Ino};
 
 use crate::errno;
 use crate::layout::block_bytes;
 use crate::op::{Outcome, StatFs};
 use crate::vfs::Vfs;
 
-/// A write may take twice its bytes of the disk: a block of data comes with a block of header.
+/// A write may take twice its blocks of the disk: a block of data comes with a block of header.
 const PHYSICAL: u64 = 2;
+
+/// How often the volume is asked for its size because it changed meanwhile.
+const LOOKS: u32 = 4;
 
 /// What stays free on the disks for what was not foreseen: a part of them, at most 16 MiB.
 const RESERVE_PART: u64 = 64;
@@ -41,9 +44,40 @@ struct Known {
     /// What its files take, as far as this mount knows.
     used: u64,
     /// What accepted writes may take.
-    charged: u64,
+    charged: Charge,
+    /// How often `used` changed.
+    moves: u64,
     /// Something was deleted since the last look.
     shrank: bool,
+}
+
+/// What accepted writes may take, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Charge {
+    /// Of the volume: blocks that were accepted several times count once.
+    pub(crate) growth: u64,
+    /// Of the disks. Each record counts for itself: two of the same block may be sealed by two commits, and what the
+    /// later one replaces is freed only when it was reclaimed.
+    pub(crate) disk: u64,
+}
+
+impl Charge {
+    /// For writing a range, of which `growth` bytes are new to the volume.
+    pub(crate) fn of(range: &Range<u64>, growth: u64) -> Charge {
+        Charge { growth, disk: block_bytes(range) * PHYSICAL }
+    }
+
+    /// For setting a range aside. Nothing is written: what it takes of the disks later has headers of whole extents.
+    pub(crate) fn of_reserve(range: &Range<u64>) -> Charge {
+        let bytes = block_bytes(range);
+        let extents = bytes.div_ceil(EXTENT_MAX) + 1;
+        Charge { growth: bytes, disk: bytes.saturating_add(extents * BLOCK) }
+    }
+
+    pub(crate) fn add(&mut self, other: Charge) {
+        self.growth += other.growth;
+        self.disk += other.disk;
+    }
 }
 
 impl Space {
@@ -51,29 +85,37 @@ impl Space {
         Space { known: Mutex::default(), close_look: tokio::sync::Mutex::new(()) }
     }
 
-    /// Charges `bytes`, of which the volume gets `growth` more, if they fit for sure.
-    fn charge(&self, growth: u64, bytes: u64, physical: store::Space) -> bool {
+    /// Charges what the volume and the disks have room for, for sure; `new` of the volume's part are not there yet.
+    fn charge(&self, charge: Charge, new: u64, disks: impl FnOnce() -> store::Space) -> bool {
         let mut known = self.known();
-        let reserve = (physical.total / RESERVE_PART).min(RESERVE_MAX);
-        let fits = known.used.saturating_add(known.charged).saturating_add(growth) <= known.limit;
-        let room = (known.charged + bytes).saturating_mul(PHYSICAL).saturating_add(reserve) <= physical.free;
+        // Asked under the lock: what was given back before it has been taken from the disks, and shows.
+        let disks = disks();
+        let reserve = (disks.total / RESERVE_PART).min(RESERVE_MAX);
+        let fits = known.used.saturating_add(known.charged.growth).saturating_add(new) <= known.limit;
+        let room = known.charged.disk.saturating_add(charge.disk).saturating_add(reserve) <= disks.free;
         if fits && room {
-            known.charged += bytes;
+            known.charged.add(charge);
         }
         fits && room
     }
 
     /// Gives back what was charged.
-    pub(crate) fn release(&self, bytes: u64) {
+    pub(crate) fn release(&self, charge: Charge) {
         let mut known = self.known();
-        assert!(known.charged >= bytes, "more space was given back than charged");
-        known.charged -= bytes;
+        let charged = &mut known.charged;
+        assert!(
+            charged.growth >= charge.growth && charged.disk >= charge.disk,
+            "more space was given back than charged"
+        );
+        charged.growth -= charge.growth;
+        charged.disk -= charge.disk;
     }
 
     /// A file took `before` bytes of the volume and takes `after` now.
     pub(crate) fn moved(&self, before: u64, after: u64) {
         let mut known = self.known();
         known.used = (known.used + after).saturating_sub(before);
+        known.moves += 1;
         known.shrank |= after < before;
     }
 
@@ -82,8 +124,8 @@ impl Space {
         self.known().shrank = true;
     }
 
-    /// What accepted writes may take, in bytes.
-    pub(crate) fn charged(&self) -> u64 {
+    /// What accepted writes may take.
+    pub(crate) fn charged(&self) -> Charge {
         self.known().charged
     }
 
@@ -93,30 +135,33 @@ impl Space {
 }
 
 impl Vfs {
-    /// Charges `bytes` that may all be growth, if they fit for sure.
-    pub(crate) fn charge(&self, bytes: u64) -> bool {
-        self.space.charge(bytes, bytes, self.extents.space())
+    /// Charges this, if it fits for sure although all of it may be new.
+    pub(crate) fn charge(&self, charge: Charge) -> bool {
+        self.space.charge(charge, charge.growth, || self.extents.space())
     }
 
-    /// Charges the blocks of a range that did not fit for sure, or finds that they do not fit: `ENOSPC`. Answers what
-    /// was charged.
+    /// Charges for the blocks of a range what did not fit for sure, or finds that it does not fit: `ENOSPC`.
     ///
     /// The caller holds no lock of a node.
-    pub(crate) async fn make_room(&self, ino: Ino, range: &Range<u64>) -> Result<u64, Errno> {
+    pub(crate) async fn make_room(
+        &self,
+        ino: Ino,
+        range: &Range<u64>,
+        charge: Charge,
+    ) -> Result<Charge, Errno> {
         let _one_at_a_time = self.space.close_look.lock().await;
-        let bytes = block_bytes(range);
         self.look_at_space().await?;
-        if self.charge(bytes) {
-            return Ok(bytes);
+        if self.charge(charge) {
+            return Ok(charge);
         }
         let mut waits = 0;
         loop {
             let flushed = self.flush_everything().await;
             let shrank = std::mem::take(&mut self.space.known().shrank);
             self.look_at_space().await?;
-            let growth = bytes.saturating_sub(self.allocated_in(ino, range).await?);
-            if self.space.charge(growth, bytes, self.extents.space()) {
-                return Ok(bytes);
+            let growth = charge.growth.saturating_sub(self.allocated_in(ino, range).await?);
+            if self.space.charge(charge, growth, || self.extents.space()) {
+                return Ok(charge);
             }
             if !shrank && waits == 0 || waits >= RECLAIM_WAITS {
                 // If flushing failed for another reason that is the one to tell.
@@ -158,20 +203,29 @@ impl Vfs {
     }
 
     async fn look_at_space(&self) -> Result<VolumeInfo, Errno> {
-        match self.ask(Query::Volume { volume: self.volume() }).await? {
-            Answer::Volume(volume) => {
-                let mut known = self.space.known();
-                known.limit = volume.limit;
-                known.used = volume.used;
-                Ok(volume)
+        let mut looks = 0;
+        loop {
+            let moves = self.space.known().moves;
+            let volume = match self.ask(Query::Volume { volume: self.volume() }).await? {
+                Answer::Volume(volume) => volume,
+                other => return Err(errno::of_wrong_answer(&other)),
+            };
+            let mut known = self.space.known();
+            looks += 1;
+            if known.moves != moves && looks < LOOKS {
+                continue;
             }
-            other => Err(errno::of_wrong_answer(&other)),
+            // A flush that ended since the question was asked has given its charge back, and its bytes may not be in the
+            // answer.
+            known.used = if known.moves == moves { volume.used } else { known.used.max(volume.used) };
+            known.limit = volume.limit;
+            return Ok(volume);
         }
     }
 
     pub(crate) async fn statfs(&self) -> Result<Outcome, Errno> {
         let volume = self.look_at_space().await?;
-        let charged = self.space.charged();
+        let charged = self.space.charged().growth;
         let free = volume.limit.saturating_sub(volume.used + charged);
         let free = free.min(self.extents.space().free.saturating_sub(charged)) / BLOCK;
         let blocks = (volume.limit / BLOCK).max(free);

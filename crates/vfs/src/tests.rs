@@ -1,5 +1,6 @@
 mod bench;
 mod files;
+mod full;
 mod model;
 mod names;
 mod stress;

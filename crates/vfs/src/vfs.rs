@@ -12,6 +12,7 @@ use namespace::{Answer, Command, Query, Reply};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
+use crate::ahead::Kept;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
 use crate::space::Space;
@@ -55,6 +56,8 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    /// Extents that sequential readers read.
+    pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
@@ -90,6 +93,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            kept: Kept::default(),
             freed,
             work: Notify::new(),
             touched: std::sync::Mutex::default(),

@@ -10,9 +10,11 @@ use types::{BLOCK, Errno, Grant, Ino};
 
 use crate::attr::SIZE_MAX;
 use crate::errno;
+use crate::flusher::STREAM_BYTES;
 use crate::layout::block_bytes;
 use crate::node::Node;
 use crate::op::{Ctx, Handle, Outcome};
+use crate::space::Charge;
 use crate::vfs::Vfs;
 
 /// The most bytes of one record.
@@ -103,7 +105,7 @@ impl Vfs {
         &self,
         node: &Node,
         piece: &Piece<'_>,
-        charged: &mut Option<u64>,
+        charged: &mut Option<Charge>,
     ) -> Result<(), Errno> {
         let mut waiting_since = None;
         loop {
@@ -119,7 +121,11 @@ impl Vfs {
             };
             match refused {
                 Refused::Failed(errno) => return Err(errno),
-                Refused::Space => *charged = Some(self.make_room(node.ino, &piece.range()).await?),
+                Refused::Space => {
+                    let range = piece.range();
+                    let whole = Charge::of(&range, block_bytes(&range));
+                    *charged = Some(self.make_room(node.ino, &range, whole).await?);
+                }
                 Refused::Arena => {
                     self.unless_broken()?;
                     let since = *waiting_since.get_or_insert_with(|| self.clock.elapsed());
@@ -141,25 +147,28 @@ impl Vfs {
         node: &Node,
         grant: Grant,
         piece: &Piece<'_>,
-        charged: &mut Option<u64>,
+        charged: &mut Option<Charge>,
     ) -> Result<(), Refused> {
         let ended = self.writes_ended.read().unwrap_or_else(PoisonError::into_inner);
         if *ended {
             return Err(Refused::Failed(Errno::EIO));
         }
-        let first = self.arena.summary(node.ino).is_none();
+        let before = self.arena.summary(node.ino).map(|dirty| dirty.bytes);
+        let len = piece.data.len() as u64;
+        let is_news = before.is_none_or(|bytes| bytes / STREAM_BYTES < (bytes + len) / STREAM_BYTES);
         let mut state = node.state();
         if state.is_gone() {
             return Err(Refused::Failed(Errno::ESTALE));
         }
         let range = piece.range();
         let blocks = (range.start / BLOCK, range.end.div_ceil(BLOCK));
-        let (run, run_charge) = extend_run(state.charged_run, blocks);
+        let (run, growth) = extend_run(state.charged_run, blocks);
         if charged.is_none() {
-            if !self.charge(run_charge) {
+            let charge = Charge::of(&range, growth);
+            if !self.charge(charge) {
                 return Err(Refused::Space);
             }
-            *charged = Some(run_charge);
+            *charged = Some(charge);
         }
         let write = arena::Write {
             ino: node.ino,
@@ -171,7 +180,7 @@ impl Vfs {
         };
         match self.arena.accept(write) {
             Ok(dseq) => {
-                state.charge += charged.take().unwrap_or(0);
+                state.charge.add(charged.take().unwrap_or_default());
                 state.charged_run = run;
                 if piece.kill_priv {
                     state.kill_priv = Some(dseq);
@@ -185,7 +194,7 @@ impl Vfs {
             }
         }
         drop(state);
-        if first || self.is_under_pressure() {
+        if is_news || self.is_under_pressure() {
             self.work.notify_one();
         }
         Ok(())
@@ -234,10 +243,11 @@ impl Vfs {
             _ => return Err(Errno::EFBIG),
         };
         let grows = mode != FallocateMode::PunchHole;
+        let charge = Charge::of_reserve(&range);
         let charged = match grows {
-            true if self.charge(block_bytes(&range)) => block_bytes(&range),
-            true => self.make_room(ino, &range).await?,
-            false => 0,
+            true if self.charge(charge) => charge,
+            true => self.make_room(ino, &range, charge).await?,
+            false => Charge::default(),
         };
         let done = self.fallocate_charged(ctx, &node, mode, &range).await;
         self.space.release(charged);

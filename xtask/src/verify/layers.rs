@@ -20,7 +20,7 @@ const NAMED_ONLY_BY: &[(&str, &[&str])] = &[
     ("openraft-rt", &["meta-raft"]),
     ("openraft-rt-tokio", &["meta-raft"]),
     ("lsm-tree", &["meta-raft"]),
-    ("fuser", &["fuse", "xtask"]),
+    ("fuser", &["bench", "fuse", "xtask"]),
     ("io-uring", &["device"]),
 ];
 

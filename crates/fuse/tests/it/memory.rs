@@ -49,6 +49,7 @@ fn attr(ino: u64, kind: FileKind, mode: u32) -> Attr {
         change: 0,
         grant: Grant(0),
         applied: Dseq(0),
+        project: Ino(0),
     }
 }
 

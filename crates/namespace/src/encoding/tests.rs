@@ -54,6 +54,9 @@ fn commands() -> Vec<Command> {
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
         Command::Touch { ino },
+        Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
+        Command::RemoveQuota { dir: ino },
+        Command::CountQuota { steps: 1000 },
         Command::Rewrite {
             ino,
             from: vec![Segment { start: 0, len: 8192, extent: extent(1), offset: 4096 }],
@@ -165,6 +168,7 @@ fn attr() -> Attr {
         change: 10,
         grant: Grant(11),
         applied: Dseq(12),
+        project: Ino(13),
     }
 }
 

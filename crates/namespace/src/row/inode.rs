@@ -41,6 +41,8 @@ pub(crate) struct Inode {
     pub(crate) map_gen: u32,
     /// Names and values of its extended attributes.
     pub(crate) xattr_bytes: u32,
+    /// The nearest directory with a quota that it lies in, itself included, or 0: what it counts for.
+    pub(crate) project: Ino,
 }
 wire_struct!(Inode {
     kind,
@@ -62,7 +64,8 @@ wire_struct!(Inode {
     applied,
     flags,
     map_gen,
-    xattr_bytes
+    xattr_bytes,
+    project
 });
 
 impl Inode {
@@ -84,6 +87,7 @@ impl Inode {
             change: self.change,
             grant: self.grant,
             applied: self.applied,
+            project: self.project,
         }
     }
 

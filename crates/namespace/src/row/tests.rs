@@ -6,12 +6,13 @@ use types::{Dseq, Epoch, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, Session
 use super::data::{Extent, Map, MapData};
 use super::inode::Inode;
 use super::names::Dentry;
+use super::project::{Project, Unvisited};
 use super::reclaim::{Cut, Tail};
 use super::session::Slot;
 use super::volume::Volume;
 use super::{body, value};
 use crate::keys;
-use crate::query::FileKind;
+use crate::query::{FileKind, QuotaState};
 use crate::wire::Wire;
 use crate::{DecodeError, Reply};
 
@@ -54,13 +55,15 @@ fn version_1_as_it_was_written() {
         flags: 3,
         map_gen: 15,
         xattr_bytes: 16,
+        project: Ino(17),
     };
     check(
         (keys::inode(volume, Ino(9)), "01 01020304 49 0000000000000009"),
         row,
         "01 ed090000 01000000 02000000 03000000 04000000 0500000000000000 0600000000000000 \
          ffffffffffffffff 0700000000000000 0800000000000000 0900000000000000 0a00000000000000 \
-         0b00000000000000 0c00000000000000 0d00000000000000 0e00000000000000 03000000 0f000000 10000000",
+         0b00000000000000 0c00000000000000 0d00000000000000 0e00000000000000 03000000 0f000000 10000000 \
+         1100000000000000",
     );
     let row = Volume {
         name: b"v".to_vec(),
@@ -73,12 +76,16 @@ fn version_1_as_it_was_written() {
         next_epoch: Epoch(7),
         hash_key: [0xaa; 16],
         hash_bits: 55,
+        quota_bytes: 8,
+        quota_inodes: 9,
+        counting: Ino(10),
     };
     check(
         (keys::volume(volume), "01 01020304 56"),
         row,
         "01000000 76 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 \
-         0600000000000000 07000000 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 37",
+         0600000000000000 07000000 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa 37 \
+         0800000000000000 0900000000000000 0a00000000000000",
     );
     let row = Dentry { ino: Ino(7), kind: FileKind::Symlink, name: b"ab".to_vec() };
     let key = keys::dentry(volume, Ino(1), 0x300);
@@ -119,6 +126,24 @@ fn version_1_as_it_was_written() {
         (keys::reclaim(volume, keys::class::TAIL, 9), "01 01020304 47 02 0000000000000009"),
         row,
         "01000000 0100000000000000 02000000 0300000000000000",
+    );
+    let row = Project {
+        outer: Ino(1),
+        limit_bytes: 2,
+        limit_inodes: 3,
+        bytes: 4,
+        inodes: 5,
+        state: QuotaState::Removing,
+    };
+    check(
+        (keys::of_inode(volume, keys::kind::PROJECT, Ino(9)), "01 01020304 55 0000000000000009"),
+        row,
+        "0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 02",
+    );
+    check(
+        (keys::reclaim(volume, keys::class::UNVISITED, 9), "01 01020304 47 06 0000000000000009"),
+        Unvisited { cursor: 7 },
+        "0700000000000000",
     );
     assert_eq!(hex(&keys::dead_extent(id)), format!("01010203044704{}", id_hex.replace(' ', "")));
 }

@@ -13,7 +13,7 @@ pub(crate) const HASH_BITS: u8 = 55;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Volume {
     pub(crate) name: Vec<u8>,
-    /// Most bytes of file data.
+    /// Most bytes of file data that the disks are meant for.
     pub(crate) limit: u64,
     /// The sum of all inodes' `allocated`.
     pub(crate) used: u64,
@@ -27,6 +27,11 @@ pub(crate) struct Volume {
     pub(crate) hash_key: [u8; 16],
     /// [`HASH_BITS`]; a row field so that tests can make hashes meet.
     pub(crate) hash_bits: u8,
+    /// Most bytes of file data, and most inodes, as somebody has set them.
+    pub(crate) quota_bytes: u64,
+    pub(crate) quota_inodes: u64,
+    /// The directory whose quota is being set or removed, or 0.
+    pub(crate) counting: Ino,
 }
 wire_struct!(Volume {
     name,
@@ -38,11 +43,27 @@ wire_struct!(Volume {
     next_session,
     next_epoch,
     hash_key,
-    hash_bits
+    hash_bits,
+    quota_bytes,
+    quota_inodes,
+    counting
 });
 
 impl Volume {
     pub(crate) fn info(self, id: VolumeId) -> VolumeInfo {
-        VolumeInfo { id, name: self.name, limit: self.limit, used: self.used, inodes: self.inodes }
+        VolumeInfo {
+            id,
+            limit: self.most_bytes(),
+            limit_inodes: self.quota_inodes,
+            used: self.used,
+            inodes: self.inodes,
+            counting: self.counting,
+            name: self.name,
+        }
+    }
+
+    /// The most bytes of file data.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.limit.min(self.quota_bytes)
     }
 }

@@ -183,7 +183,11 @@ fn space_is_limited_and_one_row_however_long() {
     assert_eq!(world.service(Command::SetLimit { volume: VolumeId(1), limit }), Reply::Done);
     done(world.write(ino, &[(1 << 30, 4096)])).unwrap();
     assert_eq!(world.segments(ino), 3);
-    assert_eq!(world.write(ino, &[(0, 1)]), Reply::Failed(Errno::ENOSPC));
+    let more = fallocate(&mut world, ino, FallocateMode::Allocate, 0, 1);
+    assert_eq!(more, Err(Errno::ENOSPC));
+    // What was accepted before the limit came down is not lost to it.
+    done(world.write(ino, &[(0, 1)])).unwrap();
+    assert_eq!(world.used(), limit + types::BLOCK);
     fallocate(&mut world, ino, FallocateMode::PunchHole, 1 << 21, 1 << 38).unwrap();
     done(world.write(ino, &[(0, 1)])).unwrap();
     assert_eq!(truncate(&mut world, ino, 1 << 63), Err(Errno::EFBIG));

@@ -226,7 +226,7 @@ impl Pair {
             }
         }
         node.mtime = mtime.max(node.mtime).min(now);
-        node.ctime = now;
+        node.ctime = mtime.min(now).max(node.ctime);
         if kill_priv {
             self.model.kill_priv(ino);
         }

@@ -4,7 +4,10 @@ use crate::layout::{ClusterId, DiskId, FormatOptions, Layout};
 use checksum::crc32c;
 
 fn sample() -> Superblock {
-    let options = FormatOptions::new(ClusterId([0x11; 16]), DiskId([0x22; 16]));
+    let options = FormatOptions {
+        checkpoint_bytes: Some(4 << 20),
+        ..FormatOptions::new(ClusterId([0x11; 16]), DiskId([0x22; 16]))
+    };
     Superblock {
         version: VERSION,
         incompat: 0,

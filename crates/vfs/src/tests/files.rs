@@ -91,6 +91,23 @@ async fn a_file_that_is_emptied_needs_no_flush() {
 }
 
 #[tokio::test]
+async fn a_write_is_a_change_at_once_and_its_flush_is_none() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let before = bench.attr(ino).await;
+    bench.clock.advance(std::time::Duration::from_secs(1));
+    bench.write(ino, handle, 0, &[1; 10_000]).await.expect("write");
+    let written = bench.attr(ino).await;
+    assert!(written.mtime > before.mtime && written.ctime == written.mtime, "{written:?}");
+    bench.clock.advance(std::time::Duration::from_secs(1));
+    bench.fsync(ino, handle).await.expect("fsync");
+    let flushed = bench.attr(ino).await;
+    assert_eq!((flushed.mtime, flushed.ctime), (written.mtime, written.ctime));
+    let Answer::Attr(row) = bench.row(ino) else { panic!("no row") };
+    assert_eq!((row.mtime, row.ctime), (written.mtime, written.ctime));
+}
+
+#[tokio::test]
 async fn errors_of_data() {
     let bench = Bench::new().await;
     let (file, both) = bench.create("file").await;
@@ -148,7 +165,7 @@ async fn attributes_are_remembered_only_while_nothing_is_to_come() {
 }
 
 #[tokio::test]
-async fn a_read_moves_the_atime_once() {
+async fn reading_moves_the_atime_once() {
     let bench = Bench::new().await;
     let (ino, handle) = bench.create("file").await;
     bench.write(ino, handle, 0, b"data").await.expect("write");
@@ -157,11 +174,7 @@ async fn a_read_moves_the_atime_once() {
     let before = bench.attr(ino).await;
     let reader = OpenFlags { write: false, ..READ_WRITE };
     let opened = bench.run(Op::Open { ino, flags: reader }).await;
-    assert!(
-        matches!(opened, Ok(Outcome::Opened { keep_cache: false, .. })),
-        "the kernel must ask: {opened:?}"
-    );
-    bench.read(ino, handle, 0, 1).await.expect("read");
+    assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
     let (shown, ttl) = bench.attr_ttl(ino).await.expect("attributes");
     assert!(shown.atime > before.mtime && ttl == Duration::ZERO);
     bench.vfs.run_flusher(std::future::ready(())).await;
@@ -238,5 +251,41 @@ async fn what_is_cached_is_answered_at_the_first_poll() {
         let mut future = pin!(bench.vfs.handle(op.clone(), bench.ctx(0)));
         let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Ready(Ok(_))), "{op:?}: {polled:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sequential_reader_finds_what_comes_next_in_memory() {
+    const PAGE: u64 = 128 << 10;
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    let page = |at: u64| vec![at as u8 + 1; PAGE as usize];
+    for at in 0..64 {
+        bench.write(ino, handle, at * PAGE, &page(at)).await.expect("write");
+    }
+    bench.fsync(ino, handle).await.expect("fsync");
+    for at in 0..12 {
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(page(at)), "{at}");
+        // What was begun beside the read is done.
+        tokio::task::yield_now().await;
+    }
+    bench.store.set_broken(true);
+    for at in 12..24 {
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(page(at)), "{at}");
+    }
+    assert_eq!(
+        bench.read(ino, handle, 60 * PAGE, PAGE as u32).await,
+        Err(Errno::EIO),
+        "this is not in memory"
+    );
+    bench.store.set_broken(false);
+
+    // What is in memory is of the extents, not of the file.
+    bench.write(ino, handle, 5 * PAGE, &page(99)).await.expect("write");
+    bench.fsync(ino, handle).await.expect("fsync");
+    for at in 0..64 {
+        let expected = if at == 5 { page(99) } else { page(at) };
+        assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(expected), "{at}");
+        tokio::task::yield_now().await;
     }
 }

@@ -7,13 +7,14 @@ use namespace::{Answer, NewKind, SetAttr, XattrMode};
 use types::{Errno, Ino};
 
 use super::bench::{Bench, READ_WRITE, Sizes};
+use crate::space::Charge;
 use crate::{Op, Outcome, RenameFlags};
 
 /// A small generator, so that a seed repeats what each task does.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
@@ -126,7 +127,11 @@ fn whatever_runs_at_once_leaves_one_truth() {
             let root = bench.attr(Ino::ROOT).await;
             assert_eq!(bench.row(Ino::ROOT), Answer::Attr(root));
             assert_eq!(bench.nodes(), 0, "seed {seed}: everything was forgotten");
-            assert_eq!(bench.vfs.space.charged(), 0, "seed {seed}: all that was charged was given back");
+            assert_eq!(
+                bench.vfs.space.charged(),
+                Charge::default(),
+                "seed {seed}: all that was charged was given back"
+            );
         });
     }
 }
