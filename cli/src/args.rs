@@ -22,6 +22,8 @@ pub enum Command {
     Up(UpArgs),
     /// Show how a running `up` does.
     Status(StatusArgs),
+    /// The disks of a running `up`: list them, or give one up.
+    Disk(DiskArgs),
     /// Check every row and every stored byte of a stopped data directory; changes nothing.
     Fsck(FsckArgs),
     /// Print what a stopped data directory holds, format by format; changes nothing.
@@ -50,13 +52,24 @@ pub struct UpArgs {
     pub capacity: Option<ByteSize>,
 
     /// A block device, or a file (made if it is not there), to keep the files' data on instead of a file in the data
-    /// directory; repeat it for more.
+    /// directory; repeat it for more. With several copies a disk that is left out is away, and its data is on the
+    /// others; a new one takes over from it.
     #[arg(long = "disk", value_name = "FILE_OR_DEVICE")]
     pub disks: Vec<PathBuf>,
+
+    /// How many copies of the files' data there are, each on another disk: replica:1 to replica:8. Chosen at the first
+    /// start and the same from then on. [default: replica:1]
+    #[arg(long, value_name = "replica:N", value_parser = copies)]
+    pub redundancy: Option<u8>,
 
     /// Serve /metrics, /healthz and /readyz there, for example 127.0.0.1:7490.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+}
+
+fn copies(text: &str) -> Result<u8, String> {
+    let copies = text.strip_prefix("replica:").and_then(|copies| copies.parse().ok());
+    copies.filter(|copies| (1..=8).contains(copies)).ok_or("write replica:1 to replica:8".to_string())
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -74,6 +87,34 @@ pub struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `disk`.
+#[derive(Parser, Debug)]
+pub struct DiskArgs {
+    /// The data directory of the running `up`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub what: DiskWhat,
+}
+
+/// What `disk` can do.
+#[derive(Subcommand, Debug)]
+pub enum DiskWhat {
+    /// Show the disks, those that are away too.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a disk up for ever: its data is copied from the other copies to the other disks, as far as there are any.
+    Fail {
+        /// Its id or its path, as `list` shows them.
+        disk: String,
+    },
 }
 
 /// Arguments of `fsck`.

@@ -54,6 +54,8 @@ pub struct Identity {
     pub starts: u64,
     /// How far it has been made.
     pub state: State,
+    /// How many copies of each file's data there are.
+    pub copies: u8,
     /// Its disks.
     pub disks: Vec<DiskRecord>,
 }
@@ -200,6 +202,7 @@ impl DataDir {
             node,
             starts: 0,
             state: State::Creating,
+            copies: 1,
             disks: Vec::new(),
         };
         let mut dir = DataDir { path: path.to_path_buf(), identity, _lock: lock };

@@ -3,6 +3,7 @@
 //! It reads a stopped data directory as the next start would find it, with the log's tail applied in memory and the
 //! disks' journals replayed in memory, and changes nothing.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use extents::Group;
 use metadata::Offline;
 use namespace::{Answer, ExtentRow, Query, Rows, query};
 use node_agent::NodeAgent;
+use node_agent::verify::Problem;
 use serde::Serialize;
-use store::ClusterId;
+use store::{ClusterId, DiskId};
 use types::{ByteSize, ExtentId, VolumeId};
 
 use crate::args::FsckArgs;
@@ -91,18 +93,44 @@ async fn check(dir: &DataDir, tuning: &Tuning) -> anyhow::Result<Findings> {
     check_rows(rows, &mut findings)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let paths: Vec<_> = dir.identity().disks.iter().map(|record| dir.disk_path(record)).collect();
     let cluster = ClusterId(*dir.identity().cluster.as_bytes());
     let options = node_agent::Options { cluster, read_only: true, device: tuning.device() };
-    let agent = NodeAgent::open(&paths, &clock, options).await.context("open the disks")?;
+    let agent = open_disks(rows, dir, &clock, options, &mut findings).await?;
     check_disks(&agent, &mut findings).await?;
     let Answer::Groups(group_rows) = query(rows, &Query::Groups).context("read the groups")? else {
         anyhow::bail!("the rows do not tell the placement groups");
     };
-    let groups = agent.groups(&group_rows);
+    let groups = agent.groups(group_rows);
     check_extents(rows, &groups, &mut findings).await?;
     agent.close().await.context("close the disks")?;
     Ok(findings)
+}
+
+/// Opens the disks that are in use. Where others hold the same data, one that cannot be opened is a finding.
+async fn open_disks(
+    rows: &dyn Rows,
+    dir: &DataDir,
+    clock: &Arc<dyn Clock>,
+    options: node_agent::Options,
+    findings: &mut Findings,
+) -> anyhow::Result<NodeAgent> {
+    let Answer::Disks(disks) = query(rows, &Query::Disks).context("read the disks")? else {
+        anyhow::bail!("the rows do not tell the disks");
+    };
+    let retired = |uuid: &[u8; 16]| disks.iter().any(|row| row.retired && row.disk == *uuid);
+    let mut agent = NodeAgent::default();
+    for record in dir.identity().disks.iter().filter(|record| !retired(record.uuid.as_bytes())) {
+        let path = dir.disk_path(record);
+        match agent.add(path.clone(), clock, options).await {
+            Ok(()) => {}
+            Err(error) if dir.identity().copies > 1 => {
+                let error = anyhow::Error::new(error);
+                findings.problems.push(format!("disk {} is away: {error:#}", record.uuid));
+            }
+            Err(error) => return Err(error).context("open the disks"),
+        }
+    }
+    Ok(agent)
 }
 
 fn volumes(rows: &dyn Rows) -> anyhow::Result<Vec<VolumeId>> {
@@ -149,6 +177,7 @@ async fn check_disks(agent: &NodeAgent, findings: &mut Findings) -> anyhow::Resu
 }
 
 async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Findings) -> anyhow::Result<()> {
+    let (mut lacking, mut out_of_reach) = (BTreeMap::<DiskId, u64>::new(), BTreeMap::<DiskId, u64>::new());
     for volume in volumes(rows)? {
         let mut progress = Progress::new("extents");
         let mut live: Vec<ExtentRow> = Vec::new();
@@ -161,13 +190,21 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
         .context("read the extents")?;
         for (done, row) in live.iter().enumerate() {
             progress.at(done as u64, live.len() as u64);
-            let problems = node_agent::verify::extent(groups, row).await;
-            let with_cause =
-                |problem: &node_agent::verify::Problem| format!("{:#}", anyhow::Error::new(problem.clone()));
-            findings.problems.extend(problems.iter().map(with_cause));
+            for problem in node_agent::verify::extent(groups, row).await {
+                match problem {
+                    // One line for each disk says it better than one for each extent.
+                    Problem::Lacks { disk, .. } => *lacking.entry(disk).or_default() += 1,
+                    Problem::Away { disk, .. } => *out_of_reach.entry(disk).or_default() += 1,
+                    problem => findings.problems.push(format!("{:#}", anyhow::Error::new(problem))),
+                }
+            }
             findings.extents += 1;
         }
     }
+    let lacks = |(disk, count): (&DiskId, &u64)| format!("disk {disk} lacks the copies of {count} extents");
+    findings.problems.extend(lacking.iter().map(lacks));
+    let away = |(disk, count): (&DiskId, &u64)| format!("disk {disk} is away with copies of {count} extents");
+    findings.problems.extend(out_of_reach.iter().map(away));
     let garbage = node_agent::verify::garbage(groups, |ids| live_rows(rows, ids)).await;
     let garbage = garbage.context("list the fragments")?;
     findings.garbage_fragments = garbage.fragments;

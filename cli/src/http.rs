@@ -16,12 +16,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::metrics;
 use crate::report::Report;
 
 /// The most connections that are served at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
+
+/// The page that gives a disk up, before the disk's id.
+const FAIL_DISK: &str = "/disks/fail/";
 
 /// What the pages show at one moment.
 pub struct Live {
@@ -35,6 +39,9 @@ pub struct Live {
 pub trait Pages: Send + Sync + 'static {
     /// What they show now; `None` while everything stops.
     fn gather(&self) -> Pin<Box<dyn Future<Output = Option<Live>> + Send + '_>>;
+
+    /// Gives a disk up for ever. An error says why not, in a sentence.
+    fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -125,6 +132,16 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, text, format!("{error}\n")),
             },
         },
+        (&Method::POST, path) if admin && path.starts_with(FAIL_DISK) => {
+            let failed = match path[FAIL_DISK.len()..].parse() {
+                Ok(disk) => pages.fail_disk(disk).await,
+                Err(_) => Err("this is not the id of a disk".to_string()),
+            };
+            match failed {
+                Ok(()) => (StatusCode::OK, text, String::new()),
+                Err(why) => (StatusCode::CONFLICT, text, format!("{why}\n")),
+            }
+        }
         (&Method::GET, _) => {
             (StatusCode::NOT_FOUND, text, "there are /metrics, /healthz and /readyz\n".to_string())
         }
@@ -138,16 +155,32 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
 
 /// Asks the admin socket at `path` for a page.
 pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
+    send_admin(path, Method::GET, page).await
+}
+
+/// Tells the `up` behind the admin socket at `path` to give a disk up.
+pub async fn fail_disk(path: &Path, disk: Uuid) -> anyhow::Result<()> {
+    send_admin(path, Method::POST, &format!("{FAIL_DISK}{disk}")).await.map(|_| ())
+}
+
+async fn send_admin(path: &Path, method: Method, page: &str) -> anyhow::Result<String> {
     let stream = UnixStream::connect(path).await.with_context(|| format!("connect to {}", path.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(page).header("host", "holdfast").body(Full::<Bytes>::default())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(page)
+        .header("host", "holdfast")
+        .body(Full::<Bytes>::default())?;
     let response = sender.send_request(request).await.context("ask the running `up`")?;
     let status = response.status();
     let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
     drop(sender);
     let _ = driver.await;
     let body = String::from_utf8(body.to_vec()).context("read the answer")?;
+    if status == StatusCode::CONFLICT {
+        bail!("{}", body.trim());
+    }
     if status != StatusCode::OK {
         bail!("the running `up` answered {status}: {}", body.trim());
     }
@@ -156,11 +189,12 @@ pub async fn ask_admin(path: &Path, page: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Live, Pages, Report, ask_admin, bind_admin, serve_admin};
+    use super::{Live, Pages, Report, ask_admin, bind_admin, fail_disk, serve_admin};
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;
     use std::sync::Arc;
+    use uuid::Uuid;
 
     struct Fixed;
 
@@ -169,6 +203,11 @@ mod tests {
             let report =
                 Report { state: "read-only".into(), why: Some("nearly full".into()), ..Report::blank() };
             Box::pin(std::future::ready(Some(Live { report, operations: Vec::new() })))
+        }
+
+        fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+            let refused = Err("files are whole nowhere else".to_string());
+            Box::pin(std::future::ready(if disk.is_nil() { Ok(()) } else { refused }))
         }
     }
 
@@ -187,6 +226,9 @@ mod tests {
         let why = format!("{:#}", ask_admin(&path, "/readyz").await.expect_err("not ready"));
         assert!(why.contains("nearly full"), "{why}");
         assert!(ask_admin(&path, "/else").await.is_err());
+        fail_disk(&path, Uuid::nil()).await.expect("given up");
+        let why = format!("{:#}", fail_disk(&path, Uuid::max()).await.expect_err("refused"));
+        assert_eq!(why, "files are whole nowhere else");
         server.abort();
     }
 }

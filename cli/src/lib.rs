@@ -1,12 +1,13 @@
 //! The `holdfast` command: one process tree on one directory, and the tools around it.
 //!
-//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`fsck`], [`dump`],
-//! [`bench`].
+//! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`disk`], [`fsck`],
+//! [`dump`], [`bench`].
 //! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
 
 pub mod args;
 pub mod bench;
 pub mod data_dir;
+pub mod disk;
 pub mod dump;
 pub mod fsck;
 pub mod http;
@@ -32,6 +33,7 @@ pub fn run() -> ExitCode {
     let done = match args.command {
         Command::Up(args) => up::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Disk(args) => disk::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Bench(args) => bench::run(args),

@@ -144,6 +144,37 @@ fn registry(report: &Report) -> Registry {
     gauges.each("disk_failed", "1 if the disk failed", None, "device", disks, |d| {
         (d.uuid.to_string(), u64::from(d.state != "ok"))
     });
+    let data = [&report.data];
+    let all = |value: u64| ("all".to_string(), value);
+    gauges.each("data_copies", "Copies that each file has at least", None, "groups", &data, |d| {
+        all(d.copies_now)
+    });
+    gauges.each(
+        "data_at_risk",
+        "1 if files have fewer copies than they should",
+        None,
+        "groups",
+        &data,
+        |d| all(u64::from(d.at_risk)),
+    );
+    gauges.each("data_slots_absent", "Slots whose disk is away", None, "groups", &data, |d| {
+        all(d.slots_absent)
+    });
+    gauges.each("data_slots_filling", "Slots that are being filled", None, "groups", &data, |d| {
+        all(d.slots_filling)
+    });
+    gauges.each("data_fill_done", "Copied into the slot that is filled", bytes(), "groups", &data, |d| {
+        all(d.fill_done_bytes)
+    });
+    gauges.each("data_fill_total", "Lacking when its fill began", bytes(), "groups", &data, |d| {
+        all(d.fill_total_bytes)
+    });
+    gauges.each("data_bad_copies", "Copies found bad since the start", None, "groups", &data, |d| {
+        all(d.bad_copies)
+    });
+    gauges.each("data_repaired", "Bad copies replaced since the start", None, "groups", &data, |d| {
+        all(d.repaired)
+    });
     let raft = [&report.metadata];
     let voter = |value: u64| ("0".to_string(), value);
     gauges.each("raft_applied", "Index of the last applied entry", None, "partition", &raft, |m| {

@@ -24,7 +24,9 @@ pub struct Report {
     pub starts: u64,
     /// Its mounts.
     pub mounts: Vec<MountReport>,
-    /// Its disks.
+    /// The copies of the files' data.
+    pub data: DataReport,
+    /// Its disks, those that are away among them.
     pub disks: Vec<DiskReport>,
     /// Its metadata service.
     pub metadata: MetadataReport,
@@ -53,14 +55,41 @@ pub struct MountReport {
     pub lost: u64,
 }
 
+/// How safe the files' data is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct DataReport {
+    /// How many copies there should be.
+    pub copies: u64,
+    /// How many every file has at least.
+    pub copies_now: u64,
+    /// Some files have fewer copies than they should.
+    pub at_risk: bool,
+    /// Placement groups.
+    pub groups: u64,
+    /// Slots of groups whose disk is away.
+    pub slots_absent: u64,
+    /// Slots of groups that are being filled.
+    pub slots_filling: u64,
+    /// Of the slot that is being filled now: bytes that it got.
+    pub fill_done_bytes: u64,
+    /// Of the slot that is being filled now: bytes that it lacked.
+    pub fill_total_bytes: u64,
+    /// Bytes that slots were filled with since the start.
+    pub filled_bytes: u64,
+    /// Copies that were found bad since the start while another one served.
+    pub bad_copies: u64,
+    /// Of these, those that were replaced by a good one.
+    pub repaired: u64,
+}
+
 /// A disk.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DiskReport {
     /// Its identity.
     pub uuid: Uuid,
-    /// Where it is.
+    /// Where it is, or was last; empty if that is not known.
     pub path: PathBuf,
-    /// `ok` or `failed`.
+    /// `ok`, `filling` (it lacks copies), `away` (it is not here) or `failed`.
     pub state: String,
     /// Bytes that fragments may take.
     pub data_bytes: u64,
@@ -102,6 +131,7 @@ impl Report {
             cluster: Uuid::nil(),
             starts: 3,
             mounts: Vec::new(),
+            data: DataReport::default(),
             disks: Vec::new(),
             metadata,
         }

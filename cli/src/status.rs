@@ -1,5 +1,6 @@
 //! `holdfast status`: asks the `up` that runs on a data directory.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -8,20 +9,14 @@ use types::ByteSize;
 use crate::args::StatusArgs;
 use crate::data_dir::{Found, admin_socket, inspect};
 use crate::http::ask_admin;
-use crate::report::Report;
+use crate::report::{DataReport, DiskReport, Report};
 use crate::table::Table;
 
 /// Prints how the `up` on the data directory does; an error if none runs.
 pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    if !matches!(inspect(&args.data)?, Found::Ours(_)) {
-        bail!("{} is not a Holdfast data directory: there is no cluster.json in it", args.data.display());
-    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let answer = runtime.block_on(ask_admin(&admin_socket(&args.data), "/status"));
-    let text = answer.with_context(|| {
-        format!("no `holdfast up` answers on {}; start it with `holdfast up --data {0}`", args.data.display())
-    })?;
+    let text = runtime.block_on(ask(&args.data))?;
     if args.json {
         println!("{text}");
     } else {
@@ -29,6 +24,32 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         print!("{}", for_people(&report));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The status document of the `up` that runs on a data directory.
+pub async fn ask(data: &Path) -> anyhow::Result<String> {
+    if !matches!(inspect(data)?, Found::Ours(_)) {
+        bail!("{} is not a Holdfast data directory: there is no cluster.json in it", data.display());
+    }
+    ask_admin(&admin_socket(data), "/status").await.with_context(|| {
+        format!("no `holdfast up` answers on {}; start it with `holdfast up --data {0}`", data.display())
+    })
+}
+
+/// Disks as people read them.
+pub fn disk_table(disks: &[DiskReport]) -> Table {
+    let mut table = Table::new(&["DISK", "STATE", "DATA", "FREE", "FRAGMENTS", "PATH"]);
+    for disk in disks {
+        table.row([
+            disk.uuid.to_string(),
+            disk.state.clone(),
+            ByteSize(disk.data_bytes).to_string(),
+            ByteSize(disk.free_bytes).to_string(),
+            disk.fragments.to_string(),
+            disk.path.display().to_string(),
+        ]);
+    }
+    table
 }
 
 fn for_people(report: &Report) -> String {
@@ -50,17 +71,26 @@ fn for_people(report: &Report) -> String {
             ByteSize(mount.dirty_bytes).to_string(),
         ]);
     }
-    let mut disks = Table::new(&["DISK", "STATE", "DATA", "FREE", "FRAGMENTS", "PATH"]);
-    for disk in &report.disks {
-        disks.row([
-            disk.uuid.to_string(),
-            disk.state.clone(),
-            ByteSize(disk.data_bytes).to_string(),
-            ByteSize(disk.free_bytes).to_string(),
-            disk.fragments.to_string(),
-            disk.path.display().to_string(),
-        ]);
-    }
+    let DataReport { copies, copies_now, groups, slots_filling, bad_copies, repaired, .. } = &report.data;
+    let mut data =
+        Table::new(&["DATA", "NOW AT LEAST", "GROUPS", "FILLING", "COPIED", "BAD COPIES", "REPLACED"]);
+    data.row([
+        if *copies == 1 { "1 copy".to_string() } else { format!("{copies} copies") },
+        copies_now.to_string(),
+        groups.to_string(),
+        slots_filling.to_string(),
+        match slots_filling {
+            0 => "-".to_string(),
+            _ => format!(
+                "{} of {}",
+                ByteSize(report.data.fill_done_bytes),
+                ByteSize(report.data.fill_total_bytes)
+            ),
+        },
+        bad_copies.to_string(),
+        repaired.to_string(),
+    ]);
+    let disks = disk_table(&report.disks);
     let mut metadata = Table::new(&["METADATA", "APPLIED", "SYNCED", "LOG USED", "LOG SIZE"]);
     metadata.row([
         "1 replica".to_string(),
@@ -69,6 +99,6 @@ fn for_people(report: &Report) -> String {
         ByteSize(report.metadata.log_used_bytes).to_string(),
         ByteSize(report.metadata.log_bytes).to_string(),
     ]);
-    text.push_str(&format!("\n{mounts}\n{disks}\n{metadata}"));
+    text.push_str(&format!("\n{mounts}\n{data}\n{disks}\n{metadata}"));
     text
 }

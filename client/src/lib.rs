@@ -11,7 +11,7 @@ mod heartbeat;
 mod mount;
 mod start;
 
-pub use extents::Group;
+pub use extents::Placement;
 pub use figures::Figures;
 pub use fuse::{
     BUCKETS, Ended, Failures, Holder, LATENCY_BOUNDS_US, MountError, OpFigures, OpKind, UnmountError,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arena::{Arena, Owner};
 use clock::Clock;
-use extents::{Extents, Group};
+use extents::{Extents, Placement};
 use fuse::MountError;
 use meta_client::{CallError, MetaService, OpenSessionError, Session};
 use namespace::{Answer, Query, VolumeInfo};
@@ -27,7 +27,7 @@ pub struct MountOptions {
     /// The metadata service of the volume's partition.
     pub service: Arc<dyn MetaService>,
     /// The placement groups that file data goes to, with their stores.
-    pub groups: Vec<Group>,
+    pub placement: Arc<dyn Placement>,
     /// This node.
     pub node: u64,
     /// Which start of this node it is: larger than that of every start before.
@@ -97,7 +97,7 @@ pub async fn start(options: MountOptions) -> Result<Mount, StartError> {
         let owner = Owner { volume: info.volume, session: info.session, epoch: info.epoch };
         let sizes = arena::Options { capacity: options.arena_bytes, ..arena::Options::default() };
         let arena = Arc::new(Arena::create(owner, sizes)?);
-        let extents = Arc::new(Extents::new(info.volume, info.session, 1, options.groups));
+        let extents = Arc::new(Extents::new(info.volume, info.session, 1, options.placement));
         let vfs = Arc::new(Vfs::new(Parts {
             session: Arc::clone(&session),
             arena: Arc::clone(&arena),

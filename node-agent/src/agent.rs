@@ -7,15 +7,12 @@ use std::sync::Arc;
 use clock::Clock;
 use device::FileDisk;
 use extents::Group;
-use meta_client::{CallError, MetaService};
-use namespace::{Command, Envelope, Reply};
+use namespace::GroupRow;
 use serde::Serialize;
 use store::{ClusterId, DiskId, FragmentStore, RecoveryReport, Store};
 use tokio::task::JoinHandle;
-use types::{Epoch, Errno, GroupId};
 
-/// The epoch of a group whose disk never changed.
-const FIRST_EPOCH: Epoch = Epoch(1);
+use crate::keeper::Keeper;
 
 /// How the disks of a node are opened.
 #[derive(Clone, Copy, Debug)]
@@ -60,25 +57,6 @@ pub enum OpenError {
     },
 }
 
-/// Why the disks were not made known to the cluster. It can be repeated.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RegisterError {
-    /// The metadata service did not answer.
-    #[error(transparent)]
-    Ask(#[from] CallError),
-    /// The metadata service refused a disk.
-    #[error("the metadata service refused disk {disk}: {errno}")]
-    Refused {
-        /// Which.
-        disk: DiskId,
-        /// Why.
-        errno: Errno,
-    },
-    /// The metadata service answered something else than was asked.
-    #[error("the metadata service does not speak our protocol")]
-    Protocol,
-}
-
 /// Why disks were not closed in order. What was acknowledged is durable all the same.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}: the disk was not closed in order", .path.display())]
@@ -91,8 +69,8 @@ pub struct CloseError {
 
 /// The open disks of this node. Dropping it ends them as a crash would, which loses nothing; [`NodeAgent::close`]
 /// makes the next open quick. Either way a file or block device can be opened again only when everybody has dropped the
-/// groups, and what was made of them, that [`NodeAgent::register`] and [`NodeAgent::groups`] answered.
-#[derive(Debug)]
+/// stores, and what was made of them, that [`NodeAgent::stores`] and [`NodeAgent::groups`] answered.
+#[derive(Debug, Default)]
 pub struct NodeAgent {
     disks: Vec<Disk>,
 }
@@ -147,45 +125,51 @@ impl NodeAgent {
         clock: &Arc<dyn Clock>,
         options: Options,
     ) -> Result<NodeAgent, OpenError> {
-        let mut agent = NodeAgent { disks: Vec::new() };
+        let mut agent = NodeAgent::default();
         for path in paths {
-            match Disk::open(path.clone(), clock, options).await {
-                Ok(disk) => agent.disks.push(disk),
-                Err(error) => {
-                    if let Err(also) = agent.close().await {
-                        tracing::warn!(error = %also, "another disk was not closed in order");
-                    }
-                    return Err(error);
+            if let Err(error) = agent.add(path.clone(), clock, options).await {
+                if let Err(also) = agent.close().await {
+                    tracing::warn!(error = %also, "another disk was not closed in order");
                 }
+                return Err(error);
             }
         }
         Ok(agent)
     }
 
-    /// The disks, in the order of their paths at the open.
+    /// Opens one more disk, as [`NodeAgent::open`] does. The others stay as they are if it cannot be opened.
+    pub async fn add(
+        &mut self,
+        path: PathBuf,
+        clock: &Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<(), OpenError> {
+        self.disks.push(Disk::open(path, clock, options).await?);
+        Ok(())
+    }
+
+    /// Closes the disks of these ids; the others stay.
+    pub async fn close_some(&mut self, ids: &[DiskId]) -> Result<(), CloseError> {
+        let (gone, kept) =
+            std::mem::take(&mut self.disks).into_iter().partition(|disk| ids.contains(&disk.store.disk()));
+        self.disks = kept;
+        NodeAgent { disks: gone }.close().await
+    }
+
+    /// The disks, in the order in which they were opened.
     pub fn disks(&self) -> &[Disk] {
         &self.disks
     }
 
-    /// Makes every disk known to the cluster, as the only slot of its group. Idempotent; durable on return.
-    pub async fn register(&self, service: &dyn MetaService) -> Result<Vec<Group>, RegisterError> {
-        let mut groups = Vec::with_capacity(self.disks.len());
-        for disk in &self.disks {
-            let id = disk.store.disk();
-            let command = Command::AddGroup { disk: id.0, bytes: disk.store.space().total };
-            match service.call(Envelope { slot: None, command }).await? {
-                Reply::Group(group) => groups.push(disk.group(group)),
-                Reply::Failed(errno) => return Err(RegisterError::Refused { disk: id, errno }),
-                _ => return Err(RegisterError::Protocol),
-            }
-        }
-        Ok(groups)
+    /// What is on the disks, by their ids.
+    pub fn stores(&self) -> Vec<(DiskId, Arc<dyn FragmentStore>)> {
+        let store = |disk: &Disk| (disk.store.disk(), Arc::new(disk.store.clone()) as Arc<dyn FragmentStore>);
+        self.disks.iter().map(store).collect()
     }
 
-    /// Those groups of the cluster whose disk is here; `rows` are the answer to `Query::Groups`.
-    pub fn groups(&self, rows: &[(GroupId, [u8; 16], u64)]) -> Vec<Group> {
-        let here = |uuid: &[u8; 16]| self.disks.iter().find(|disk| disk.store.disk().0 == *uuid);
-        rows.iter().filter_map(|(id, uuid, _)| Some(here(uuid)?.group(*id))).collect()
+    /// The groups of the cluster as these disks have them; `rows` are the answer to `Query::Groups`.
+    pub fn groups(&self, rows: Vec<GroupRow>) -> Vec<Group> {
+        Keeper::join(rows, &self.stores().into_iter().collect())
     }
 
     /// Closes the disks in order: the next open has nothing to replay. Waits for what is in flight.
@@ -242,11 +226,6 @@ impl Disk {
             incarnation: self.store.incarnation(),
             failed: self.store.is_poisoned(),
         }
-    }
-
-    fn group(&self, id: GroupId) -> Group {
-        let store: Arc<dyn FragmentStore> = Arc::new(self.store.clone());
-        Group { id, epoch: FIRST_EPOCH, slots: vec![store] }
     }
 
     async fn close(mut self) -> Result<(), CloseError> {

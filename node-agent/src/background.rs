@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Clock;
-use extents::Group;
+use extents::{BadCopy, Placement};
 use meta_client::MetaService;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::figures::{Figures, add};
+use crate::fill::{Fill, FillStep};
+use crate::keeper::Keeper;
 use crate::reclaim::Reclaim;
+use crate::repair::Repair;
 use crate::sweep::Sweep;
 
 /// How often the loops look, and how much room they leave to others.
@@ -21,6 +24,8 @@ pub struct Pace {
     pub reclaim_every: Duration,
     /// From the end of one sweep over all fragments to the start of the next.
     pub sweep_every: Duration,
+    /// From one look for failed disks, or for slots to fill, to the next.
+    pub watch_every: Duration,
     /// From one step of a loop to the next.
     pub between_steps: Duration,
     /// From a failure to the next try.
@@ -32,6 +37,7 @@ impl Default for Pace {
         Pace {
             reclaim_every: Duration::from_secs(1),
             sweep_every: Duration::from_secs(600),
+            watch_every: Duration::from_secs(1),
             between_steps: Duration::from_millis(10),
             after_failure: Duration::from_secs(5),
         }
@@ -49,7 +55,8 @@ impl Background {
     /// Starts the loops as tasks of the current tokio runtime. The first sweep begins at once: what an earlier run left
     /// behind is found early.
     pub fn start(
-        groups: Vec<Group>,
+        keeper: Arc<Keeper>,
+        bad_copies: mpsc::Receiver<BadCopy>,
         service: Arc<dyn MetaService>,
         clock: Arc<dyn Clock>,
         pace: Pace,
@@ -57,9 +64,18 @@ impl Background {
         let figures = Arc::new(Figures::default());
         let (stop, stopped) = watch::channel(false);
         let loops = Loops { clock, pace, figures: Arc::clone(&figures), stopped };
-        let reclaim = Reclaim::new(groups.clone(), Arc::clone(&service), Arc::clone(&figures));
-        let sweep = Sweep::new(groups, service, Arc::clone(&figures));
-        let loops = vec![tokio::spawn(loops.clone().reclaim(reclaim)), tokio::spawn(loops.sweep(sweep))];
+        let placement = || Arc::clone(&keeper) as Arc<dyn Placement>;
+        let reclaim = Reclaim::new(placement(), Arc::clone(&service), Arc::clone(&figures));
+        let sweep = Sweep::new(placement(), Arc::clone(&service), Arc::clone(&figures));
+        let fill = Fill::new(Arc::clone(&keeper), Arc::clone(&service), Arc::clone(&figures));
+        let repair = Repair::new(Arc::clone(&keeper), service, Arc::clone(&figures));
+        let loops = vec![
+            tokio::spawn(loops.clone().reclaim(reclaim)),
+            tokio::spawn(loops.clone().sweep(sweep)),
+            tokio::spawn(loops.clone().watch(Arc::clone(&keeper))),
+            tokio::spawn(loops.clone().fill(fill, keeper)),
+            tokio::spawn(loops.repair(repair, bad_copies)),
+        ];
         Background { figures, stop, loops }
     }
 
@@ -110,6 +126,51 @@ impl Loops {
             if self.pause(pause).await {
                 return;
             }
+        }
+    }
+
+    /// Disks that fail while nobody writes to them are noticed too.
+    async fn watch(mut self, keeper: Arc<Keeper>) {
+        let mut trouble = None;
+        loop {
+            let outcome = keeper.look().await.map(|()| self.pace.watch_every);
+            let pause = self.judge("looking after disks", outcome, &mut trouble);
+            if self.pause(pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn fill(mut self, mut fill: Fill, keeper: Arc<Keeper>) {
+        let mut trouble = None;
+        loop {
+            let (began, served) = (self.clock.elapsed(), keeper.served());
+            let outcome = fill.step().await.map(|step| match step {
+                FillStep::Nothing => self.pace.watch_every,
+                // While others are served, half of the time is theirs.
+                FillStep::More if keeper.served() != served => self.clock.elapsed().saturating_sub(began),
+                FillStep::More | FillStep::Filled => Duration::ZERO,
+            });
+            let pause = self.judge("filling disks", outcome, &mut trouble);
+            if self.pause(pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn repair(mut self, repair: Repair, mut bad_copies: mpsc::Receiver<BadCopy>) {
+        let mut trouble = None;
+        loop {
+            // Both can be dropped at any point: the channels keep what they have.
+            let heard = tokio::select! {
+                biased;
+                _ = self.stopped.wait_for(|stop| *stop) => return,
+                heard = bad_copies.recv() => heard,
+            };
+            let Some(bad) = heard else { return };
+            add(&self.figures.bad_copies, 1);
+            let outcome = repair.mend(bad).await.map(|_| Duration::ZERO);
+            self.judge("replacing a bad copy", outcome, &mut trouble);
         }
     }
 

@@ -14,6 +14,14 @@ pub struct Figures {
     pub(crate) dead_extents: AtomicU64,
     pub(crate) out_of_reach: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) bad_copies: AtomicU64,
+    pub(crate) repaired: AtomicU64,
+    pub(crate) filled_fragments: AtomicU64,
+    pub(crate) filled_bytes: AtomicU64,
+    pub(crate) unfillable: AtomicU64,
+    pub(crate) fill_slots: AtomicU64,
+    pub(crate) fill_done: AtomicU64,
+    pub(crate) fill_total: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -33,6 +41,22 @@ pub struct Counts {
     pub out_of_reach: u64,
     /// Rounds that a disk or the metadata service failed; each is tried again.
     pub failures: u64,
+    /// Copies that were found bad while another one served.
+    pub bad_copies: u64,
+    /// Of these, those that were written anew.
+    pub repaired: u64,
+    /// Copies that were made in slots that lacked them.
+    pub filled_fragments: u64,
+    /// Their stored bytes.
+    pub filled_bytes: u64,
+    /// Copies that could not be made because none could be read.
+    pub unfillable: u64,
+    /// Slots that lack copies now.
+    pub fill_slots: u64,
+    /// Of the slot that is being filled: bytes that it got.
+    pub fill_done: u64,
+    /// Of the slot that is being filled: bytes that it lacked.
+    pub fill_total: u64,
 }
 
 impl Figures {
@@ -47,6 +71,14 @@ impl Figures {
             dead_extents: now(&self.dead_extents),
             out_of_reach: now(&self.out_of_reach),
             failures: now(&self.failures),
+            bad_copies: now(&self.bad_copies),
+            repaired: now(&self.repaired),
+            filled_fragments: now(&self.filled_fragments),
+            filled_bytes: now(&self.filled_bytes),
+            unfillable: now(&self.unfillable),
+            fill_slots: now(&self.fill_slots),
+            fill_done: now(&self.fill_done),
+            fill_total: now(&self.fill_total),
         }
     }
 }

@@ -4,21 +4,30 @@
 //! - [`Reclaim`] frees the fragments of extents that nothing names any more;
 //! - [`Sweep`] finds fragments that no row ever named, left by writers that died.
 //!
-//! [`Background`] runs both, paced. [`verify`] is the offline check of what rows and disks say of each other.
+//! A [`Keeper`] keeps the placement groups true when disks fail, come back or are given up; [`Fill`] gives slots the
+//! copies that they lack, [`Repair`] replaces copies that were found bad.
+//!
+//! [`Background`] runs all of them, paced. [`verify`] is the offline check of what rows and disks say of each other.
 
 mod agent;
 mod background;
+mod copies;
+mod draw;
 mod figures;
+mod fill;
+mod keeper;
 mod reclaim;
+mod repair;
 mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod verify;
 
-pub use agent::{
-    CloseError, Disk, DiskStatus, FormatError, NodeAgent, OpenError, Options, RegisterError, format,
-};
+pub use agent::{CloseError, Disk, DiskStatus, FormatError, NodeAgent, OpenError, Options, format};
 pub use background::{Background, Pace};
 pub use figures::{Counts, Figures};
+pub use fill::{Fill, FillError, FillStep};
+pub use keeper::{Keeper, KeeperError};
 pub use reclaim::{Reclaim, ReclaimError};
+pub use repair::{Repair, RepairError, Repaired};
 pub use sweep::{Sweep, SweepError};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use extents::Group;
+use extents::{Group, Placement};
 use meta_client::{CallError, MetaService};
 use namespace::{Answer, Command, Envelope, ExtentRow, Query, Reply};
 use store::DeleteError;
-use types::{Errno, ExtentId, FragmentId, FragmentKind, VolumeId};
+use types::{Errno, ExtentId, FragmentId, VolumeId};
 
 use crate::figures::{Figures, add};
 
@@ -33,18 +33,23 @@ pub enum ReclaimError {
 
 /// Frees dead extents, volume by volume.
 ///
-/// An extent is dead for ever: its fragments are deleted durably on every slot of its group, and only then its row
-/// goes, so a step that is cut off anywhere is found again and repeated.
+/// An extent is dead for ever: its fragments are deleted durably on every present slot of its group, and only then its
+/// row goes, so a step that is cut off anywhere is found again and repeated. What an Absent slot has of it is found by
+/// the sweep when its disk is back.
 pub struct Reclaim {
-    groups: Vec<Group>,
+    placement: Arc<dyn Placement>,
     service: Arc<dyn MetaService>,
     figures: Arc<Figures>,
 }
 
 impl Reclaim {
-    /// For the dead extents of `groups`.
-    pub fn new(groups: Vec<Group>, service: Arc<dyn MetaService>, figures: Arc<Figures>) -> Reclaim {
-        Reclaim { groups, service, figures }
+    /// For the dead extents of the groups of `placement`.
+    pub fn new(
+        placement: Arc<dyn Placement>,
+        service: Arc<dyn MetaService>,
+        figures: Arc<Figures>,
+    ) -> Reclaim {
+        Reclaim { placement, service, figures }
     }
 
     /// Frees at most 512 dead extents of each volume. Answers how many; 0 when there is nothing to do.
@@ -53,13 +58,15 @@ impl Reclaim {
             Answer::Volumes(volumes) => volumes,
             _ => return Err(ReclaimError::Protocol),
         };
+        let groups = self.placement.groups();
+        let in_reach =
+            |row: &ExtentRow| groups.iter().any(|group| group.id == row.group && group.is_reachable());
         let (mut freed, mut out_of_reach) = (0, 0);
         for volume in volumes {
             let dead = self.dead(volume.id).await?;
-            let (here, elsewhere): (Vec<ExtentRow>, Vec<ExtentRow>) =
-                dead.into_iter().partition(|row| self.groups.iter().any(|group| group.id == row.group));
+            let (here, elsewhere): (Vec<ExtentRow>, Vec<ExtentRow>) = dead.into_iter().partition(in_reach);
             out_of_reach += elsewhere.len() as u64;
-            for group in &self.groups {
+            for group in groups.iter() {
                 delete(group, &here).await?;
             }
             let ids: Vec<ExtentId> = here.iter().map(|row| row.id).collect();
@@ -93,14 +100,9 @@ impl Reclaim {
 
 /// Deletes the fragments that `group` holds of these extents.
 async fn delete(group: &Group, rows: &[ExtentRow]) -> Result<(), DeleteError> {
-    for (index, store) in group.slots.iter().enumerate() {
-        let fragment = |row: &ExtentRow| FragmentId {
-            group: row.group,
-            extent: row.id,
-            layout: row.layout,
-            index: u8::try_from(index).expect("a group has at most 256 slots"),
-            kind: FragmentKind::Data,
-        };
+    for (index, slot) in group.present() {
+        let Some(store) = &slot.store else { continue };
+        let fragment = |row: &ExtentRow| group.fragment(row.id, row.layout, index);
         let ids: Vec<FragmentId> = rows.iter().filter(|row| row.group == group.id).map(fragment).collect();
         if !ids.is_empty() {
             store.delete(ids).await?;

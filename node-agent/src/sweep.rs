@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use extents::Group;
+use extents::Placement;
 use meta_client::{CallError, MetaService};
 use namespace::{Answer, ExtentRow, Query};
 use store::{DeleteError, FragmentInfo, ListError};
@@ -38,7 +38,7 @@ pub enum SweepError {
 /// what is left of a put that failed before the extent was put there. Everything else stays. A step that is cut off
 /// anywhere leaves nothing to undo.
 pub struct Sweep {
-    groups: Vec<Group>,
+    placement: Arc<dyn Placement>,
     service: Arc<dyn MetaService>,
     figures: Arc<Figures>,
     /// Group, slot, and the last fragment that was looked at.
@@ -46,9 +46,9 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A sweep over `groups` that begins at their first fragment.
-    pub fn new(groups: Vec<Group>, service: Arc<dyn MetaService>, figures: Arc<Figures>) -> Sweep {
-        Sweep { groups, service, figures, at: (0, 0, None) }
+    /// A sweep over the groups of `placement` that begins at their first fragment.
+    pub fn new(placement: Arc<dyn Placement>, service: Arc<dyn MetaService>, figures: Arc<Figures>) -> Sweep {
+        Sweep { placement, service, figures, at: (0, 0, None) }
     }
 
     /// Looks at some more fragments. `true` if that was the end of a round; the next step begins a new one.
@@ -56,19 +56,23 @@ impl Sweep {
     /// After an error the same fragments are looked at again.
     pub async fn step(&mut self) -> Result<bool, SweepError> {
         let (group_at, slot_at, after) = self.at;
-        let Some(group) = self.groups.get(group_at) else {
+        let groups = self.placement.groups();
+        let Some(group) = groups.get(group_at) else {
             self.at = (0, 0, None);
             add(&self.figures.sweeps, 1);
             return Ok(true);
         };
-        let store = &group.slots[slot_at];
+        let Some(slot) = group.slots.get(slot_at) else {
+            self.at = (group_at + 1, 0, None);
+            return Ok(false);
+        };
+        let Some(store) = slot.store.as_ref().filter(|_| slot.is_present()) else {
+            self.at = (group_at, slot_at + 1, None);
+            return Ok(false);
+        };
         let listed = store.list(group.id, after, BATCH).await?;
         let Some(last) = listed.last() else {
-            self.at = if slot_at + 1 < group.slots.len() {
-                (group_at, slot_at + 1, None)
-            } else {
-                (group_at + 1, 0, None)
-            };
+            self.at = (group_at, slot_at + 1, None);
             return Ok(false);
         };
         let last = last.id;
@@ -92,7 +96,7 @@ impl Sweep {
 }
 
 /// Which of the listed fragments may go.
-async fn orphans(
+pub(crate) async fn orphans(
     service: &dyn MetaService,
     listed: &[FragmentInfo],
 ) -> Result<Vec<FragmentInfo>, SweepError> {

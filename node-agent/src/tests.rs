@@ -3,16 +3,21 @@
 mod agent;
 mod background;
 mod loops;
+mod replicas;
 mod verify;
 
 use std::sync::Arc;
 
 use extents::memory::MemoryStore;
-use extents::{Extents, Group};
+use extents::{BadCopy, Extents, FixedPlacement, Group, Placement, Slot};
 use meta_client::memory::MemoryService;
 use meta_client::{MetaService, Session};
 use namespace::{Command, Commit, Content, Cred, Envelope, ExtentRow, NewExtent, NewKind, Reply, Segment};
+use store::DiskId;
+use tokio::sync::mpsc;
 use types::{Dseq, Epoch, FragmentId, FragmentKind, GroupId, Ino, Nanos, VolumeId};
+
+use crate::Keeper;
 
 const CRED: Cred = Cred { uid: 0, gid: 0 };
 const LEN: usize = 9000;
@@ -32,16 +37,26 @@ struct Mount {
 }
 
 impl Cluster {
+    /// Two groups, each of a disk of its own.
     async fn new() -> Cluster {
+        let mut cluster = Cluster::bare().await;
+        for (disk, store) in cluster.stores.iter().enumerate() {
+            let disk = DiskId([disk as u8 + 1; 16]);
+            let add = Command::AddDisk { disk: disk.0, bytes: 64 << 20 };
+            assert_eq!(slotless(&cluster.service, add).await, Reply::Done);
+            let add = Command::AddGroup { disks: vec![disk.0] };
+            let Reply::Group(id) = slotless(&cluster.service, add).await else { panic!("no group") };
+            let slots = vec![Slot::held(disk, Arc::clone(store) as _)];
+            cluster.groups.push(Group { id, epoch: Epoch(1), slots });
+        }
+        cluster
+    }
+
+    /// No disk has joined.
+    async fn bare() -> Cluster {
         let service = Arc::new(MemoryService::new());
         let stores = [Arc::new(MemoryStore::new(64 << 20)), Arc::new(MemoryStore::new(16 << 20))];
         slotless(&service, Command::RegisterNode { node: 1, incarnation: 1 }).await;
-        let mut groups = Vec::new();
-        for (disk, store) in stores.iter().enumerate() {
-            let add = Command::AddGroup { disk: [disk as u8 + 1; 16], bytes: 64 << 20 };
-            let Reply::Group(id) = slotless(&service, add).await else { panic!("no group") };
-            groups.push(Group { id, epoch: Epoch(1), slots: vec![Arc::clone(store) as _] });
-        }
         let make = Command::CreateVolume {
             name: b"v".to_vec(),
             limit: 1 << 40,
@@ -50,7 +65,7 @@ impl Cluster {
             cred: CRED,
         };
         let Reply::Volume(volume) = slotless(&service, make).await else { panic!("no volume") };
-        Cluster { service, volume, stores, groups }
+        Cluster { service, volume, stores, groups: Vec::new() }
     }
 
     fn service(&self) -> Arc<dyn MetaService> {
@@ -59,8 +74,19 @@ impl Cluster {
 
     async fn mount(&self) -> Mount {
         let session = Session::open(self.service(), self.volume, 1, 1).await.expect("a session");
-        let extents = Extents::new(self.volume, session.info().session, 1, self.groups.clone());
+        let extents = Extents::new(self.volume, session.info().session, 1, self.placement());
         Mount { session, extents }
+    }
+
+    fn placement(&self) -> Arc<dyn Placement> {
+        FixedPlacement::of(self.groups.clone())
+    }
+
+    /// A keeper of the two disks.
+    async fn keeper(&self, copies: usize) -> (Arc<Keeper>, mpsc::Receiver<BadCopy>) {
+        let id = |(n, store): (usize, &Arc<MemoryStore>)| (DiskId([n as u8 + 1; 16]), Arc::clone(store) as _);
+        let disks = self.stores.iter().enumerate().map(id).collect();
+        Keeper::start(self.service(), disks, copies).await.expect("the disks are used")
     }
 
     fn fragments(&self) -> usize {

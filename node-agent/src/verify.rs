@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use checksum::{block_crcs, content_crc};
 use extents::Group;
-use namespace::ExtentRow;
-use store::{FragmentInfo, ListError, ReadError};
-use types::{ExtentId, FragmentId, FragmentKind, GroupId};
+use namespace::{ExtentRow, SlotState};
+use store::{DiskId, FragmentInfo, ListError, ReadError};
+use types::{ExtentId, FragmentId, GroupId};
 
 /// Fragments that are listed at once.
 const BATCH: usize = 4096;
@@ -23,6 +23,22 @@ pub enum Problem {
         extent: ExtentId,
         /// Which group.
         group: GroupId,
+    },
+    /// A disk that is being filled, or is away, has no copy yet; others have.
+    #[error("disk {disk} lacks a copy of extent {extent}")]
+    Lacks {
+        /// Which extent.
+        extent: ExtentId,
+        /// Which disk.
+        disk: DiskId,
+    },
+    /// A disk that should hold a copy is not here.
+    #[error("disk {disk} is not here, with a copy of extent {extent}")]
+    Away {
+        /// Which extent.
+        extent: ExtentId,
+        /// Which disk.
+        disk: DiskId,
     },
     /// The fragment is not there, or cannot be read as it was written.
     #[error("fragment {fragment} of a live extent cannot be read")]
@@ -49,17 +65,27 @@ pub struct Garbage {
     pub bytes: u64,
 }
 
-/// Reads every fragment of a live extent and compares it with the extent's row.
+/// Reads every copy of a live extent and compares it with the extent's row.
 pub async fn extent(groups: &[Group], row: &ExtentRow) -> Vec<Problem> {
     let Some(group) = groups.iter().find(|group| group.id == row.group) else {
         return vec![Problem::NoGroup { extent: row.id, group: row.group }];
     };
     let mut problems = Vec::new();
-    for (index, store) in group.slots.iter().enumerate() {
-        let index = u8::try_from(index).expect("a group has at most 256 slots");
-        let (extent, layout) = (row.id, row.layout);
-        let fragment = FragmentId { group: group.id, extent, layout, index, kind: FragmentKind::Data };
+    for (index, slot) in group.slots.iter().enumerate() {
+        let (extent, disk) = (row.id, slot.disk);
+        let fragment = group.fragment(extent, row.layout, index);
+        let Some(store) = slot.store.as_ref().filter(|_| slot.is_present()) else {
+            let is_held = slot.state == SlotState::In;
+            problems.push(match is_held {
+                true => Problem::Away { extent, disk },
+                false => Problem::Lacks { extent, disk },
+            });
+            continue;
+        };
         match store.read(fragment, 0..row.stored_len).await {
+            Err(ReadError::NotFound(_)) if slot.state == SlotState::Filling => {
+                problems.push(Problem::Lacks { extent, disk });
+            }
             Err(source) => problems.push(Problem::Unreadable { fragment, source }),
             Ok(verified) => {
                 let bytes: Vec<u8> = verified.blocks.iter().flat_map(|buf| buf.iter().copied()).collect();
@@ -81,7 +107,8 @@ pub async fn garbage<E: From<ListError>>(
 ) -> Result<Garbage, E> {
     let mut garbage = Garbage::default();
     for group in groups {
-        for store in &group.slots {
+        let stores = group.present().filter_map(|(_, slot)| slot.store.as_ref());
+        for store in stores {
             let mut after = None;
             loop {
                 let listed = store.list(group.id, after, BATCH).await?;

@@ -61,6 +61,7 @@ fn is_empty(path: &Path) -> bool {
 /// Makes, formats and grows what the plan says, notes every disk in the identity, and opens them all.
 pub async fn open(
     dir: &mut DataDir,
+    copies: u8,
     plans: &[DiskPlan],
     clock: &Arc<dyn Clock>,
     tuning: &Tuning,
@@ -77,12 +78,22 @@ pub async fn open(
             }
             DiskPlan::File(path, grow) => (path.clone(), *grow),
             DiskPlan::Device(path) => (path.clone(), None),
+            DiskPlan::Away(path) => {
+                tracing::warn!(path = %path.display(), "the disk is not in its place: going on without it");
+                continue;
+            }
         };
         let path = std::path::absolute(&path).with_context(|| format!("find the disk {}", path.display()))?;
         let known = dir.identity().state == State::Ready
             && dir.identity().disks.iter().any(|record| same_place(dir, record, &path));
         if let (Some(bytes), true) = (resize, known) {
-            grow(&path, bytes.0, device).await?;
+            match grow(&path, bytes.0, device).await {
+                // What is wrong with it shows again when it is opened.
+                Err(error) if copies > 1 => {
+                    tracing::warn!(error = format!("{error:#}"), "a disk did not grow")
+                }
+                grown => grown?,
+            }
         }
         let uuid = match known {
             true => None,
@@ -90,11 +101,23 @@ pub async fn open(
         };
         records.push((path, uuid));
     }
-    note(dir, &records)?;
-    let paths: Vec<PathBuf> = records.into_iter().map(|(path, _)| path).collect();
+    note(dir, copies, &records)?;
     let options = node_agent::Options { cluster, read_only: false, device };
-    let agent = NodeAgent::open(&paths, clock, options).await.context("open the disks")?;
-    for (disk, record) in agent.disks().iter().zip(&dir.identity().disks) {
+    let mut agent = NodeAgent::default();
+    for (path, _) in &records {
+        match agent.add(path.clone(), clock, options).await {
+            Ok(()) => {}
+            // Its data is on others; that it is enough is checked when the groups are known.
+            Err(error) if copies > 1 && can_be_away(&error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(%error, "a disk cannot be opened: going on without it");
+            }
+            Err(error) => return Err(error).context("open the disks"),
+        }
+    }
+    for disk in agent.disks() {
+        let here = |record: &&DiskRecord| same_place(dir, record, disk.path());
+        let Some(record) = dir.identity().disks.iter().find(here) else { continue };
         if disk.store().disk().0 != *record.uuid.as_bytes() {
             bail!(
                 "{} is disk {}, not {} as this data directory knows it; put the right one in its place",
@@ -105,6 +128,48 @@ pub async fn open(
         }
     }
     Ok(agent)
+}
+
+/// Whether the disk is broken, rather than another one than is meant, or in use.
+fn can_be_away(error: &node_agent::OpenError) -> bool {
+    match error {
+        node_agent::OpenError::Device(error) => !matches!(error, device::OpenError::Held { .. }),
+        node_agent::OpenError::Store { source, .. } => {
+            matches!(
+                source,
+                OpenError::Damaged(_)
+                    | OpenError::Io(_)
+                    | OpenError::Truncated { .. }
+                    | OpenError::NotHoldfast
+                    | OpenError::Blank
+            )
+        }
+    }
+}
+
+/// Takes disks that were given up out of the identity, closes them, and refuses those that the command line names.
+pub async fn forget(
+    dir: &mut DataDir,
+    agent: &mut NodeAgent,
+    retired: &[DiskId],
+    named: &[PathBuf],
+) -> anyhow::Result<()> {
+    let is_retired = |uuid: &Uuid| retired.contains(&DiskId(*uuid.as_bytes()));
+    let given = |disk: &&node_agent::Disk| {
+        retired.contains(&disk.store().disk()) && named.iter().any(|path| path == disk.path())
+    };
+    let given = agent.disks().iter().find(given).map(|disk| disk.path().to_path_buf());
+    if dir.identity().disks.iter().any(|record| is_retired(&record.uuid)) {
+        dir.update(|identity| identity.disks.retain(|record| !is_retired(&record.uuid)))?;
+    }
+    agent.close_some(retired).await.context("close a disk that was given up")?;
+    match given {
+        None => Ok(()),
+        Some(path) => bail!(
+            "the disk {} was given up and others hold its data; leave it out, or erase it to use it as a new one (wipefs --all, or a new file)",
+            path.display()
+        ),
+    }
 }
 
 fn same_place(dir: &DataDir, record: &DiskRecord, path: &Path) -> bool {
@@ -188,7 +253,7 @@ async fn grow(path: &Path, bytes: u64, device: OpenOptions) -> anyhow::Result<()
 }
 
 /// Writes the disks into the identity: paths inside the data directory relative to it, so that it can be moved.
-fn note(dir: &mut DataDir, disks: &[(PathBuf, Option<Uuid>)]) -> anyhow::Result<()> {
+fn note(dir: &mut DataDir, copies: u8, disks: &[(PathBuf, Option<Uuid>)]) -> anyhow::Result<()> {
     let root = std::path::absolute(dir.path()).context("find the data directory")?;
     let mut records = dir.identity().disks.clone();
     if dir.identity().state == State::Creating {
@@ -200,8 +265,11 @@ fn note(dir: &mut DataDir, disks: &[(PathBuf, Option<Uuid>)]) -> anyhow::Result<
             records.push(DiskRecord { uuid: *uuid, path });
         }
     }
-    if records != dir.identity().disks {
-        dir.update(|identity| identity.disks = records)?;
+    if records != dir.identity().disks || copies != dir.identity().copies {
+        dir.update(|identity| {
+            identity.disks = records;
+            identity.copies = copies;
+        })?;
     }
     Ok(())
 }

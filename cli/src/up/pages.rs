@@ -1,15 +1,21 @@
 //! What the pages of a running `up` show, gathered at each request.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use node_agent::Disk;
+use extents::Group;
+use meta_client::MetaService;
+use namespace::{Answer, DiskRow, Query, SlotState};
+use node_agent::{Disk, KeeperError};
+use store::DiskId;
 use tokio::sync::{RwLock, RwLockReadGuard};
+use types::ByteSize;
 use uuid::Uuid;
 
 use crate::http::{Live, Pages};
-use crate::report::{DiskReport, MetadataReport, MountReport, Report};
+use crate::report::{DataReport, DiskReport, MetadataReport, MountReport, Report};
 use crate::up::VOLUME;
 use crate::up::parts::Parts;
 
@@ -44,6 +50,14 @@ impl Pages for LivePages {
             Some(Live { report: report(&parts, self.since).await, operations })
         })
     }
+
+    fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
+        Box::pin(async move {
+            let parts = self.parts().await.ok_or("stopping")?;
+            let retired = parts.keeper.retire(DiskId(*disk.as_bytes())).await;
+            retired.map_err(|error: KeeperError| error.to_string())
+        })
+    }
 }
 
 async fn report(parts: &Parts, since: Instant) -> Report {
@@ -72,7 +86,8 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         cluster: identity.cluster,
         starts: identity.starts,
         mounts: vec![mount],
-        disks: parts.agent.disks().iter().map(disk).collect(),
+        data: data(parts),
+        disks: disks(parts).await,
         metadata: metadata(parts),
     }
 }
@@ -81,25 +96,94 @@ fn state(parts: &Parts, failure: Option<&anyhow::Error>) -> (&'static str, Optio
     if let Some(failure) = failure {
         return ("failed", Some(format!("{failure:#}")));
     }
-    if let Some(disk) = parts.agent.disks().iter().find(|disk| disk.store().is_poisoned()) {
-        return ("failed", Some(format!("the disk {} failed", disk.path().display())));
+    let data = data(parts);
+    if data.copies_now == 0 {
+        let failed = parts.agent.disks().iter().find(|disk| disk.store().is_poisoned());
+        let which = failed.map_or(String::new(), |disk| format!(" {}", disk.path().display()));
+        return (
+            "failed",
+            Some(format!("the disk{which} failed, and files are on it that are nowhere else")),
+        );
     }
     match parts.service.figures().read_only {
         Some(why) => ("read-only", Some(why)),
-        None => ("ready", None),
+        None => ("ready", at_risk(&data)),
     }
 }
 
-fn disk(disk: &Disk) -> DiskReport {
-    let status = disk.status();
+/// What is to be said when there are fewer copies than there should be.
+fn at_risk(data: &DataReport) -> Option<String> {
+    let DataReport { copies, copies_now, slots_absent, slots_filling, .. } = data;
+    let say = match (slots_filling, slots_absent) {
+        (0, _) => "give a new disk, or say `holdfast disk fail` of the one that is away".to_string(),
+        _ => {
+            let (done, total) = (ByteSize(data.fill_done_bytes), ByteSize(data.fill_total_bytes));
+            format!("{slots_filling} slots are being filled, {done} of {total} of the first one copied")
+        }
+    };
+    data.at_risk.then(|| format!("data is at risk: some files have {copies_now} of {copies} copies; {say}"))
+}
+
+/// The disks that are used: those that are open, and those of the rows that are not.
+async fn disks(parts: &Parts) -> Vec<DiskReport> {
+    let groups = parts.keeper.snapshot();
+    let open = parts.agent.disks().iter().map(|disk| (disk.store().disk(), disk));
+    let open: BTreeMap<DiskId, &Disk> = open.collect();
+    let rows = match parts.service.read(Query::Disks).await {
+        Ok(Answer::Disks(rows)) => rows,
+        _ => Vec::new(),
+    };
+    let in_use = rows.iter().filter(|row| !row.retired);
+    in_use.map(|row| disk(parts, &groups, row, open.get(&DiskId(row.disk)).copied())).collect()
+}
+
+fn disk(parts: &Parts, groups: &[Group], row: &DiskRow, open: Option<&Disk>) -> DiskReport {
+    let uuid = Uuid::from_bytes(row.disk);
+    let slots = || groups.iter().flat_map(|group| &group.slots).filter(|slot| slot.disk.0 == row.disk);
+    let recorded = parts.dir.identity().disks.iter().find(|record| record.uuid == uuid);
+    let state = match open {
+        None => "away",
+        Some(disk) if disk.store().is_poisoned() => "failed",
+        Some(_) if slots().any(|slot| slot.state == SlotState::Absent) => "away",
+        Some(_) if slots().any(|slot| slot.state == SlotState::Filling) => "filling",
+        Some(_) => "ok",
+    };
+    let status = open.map(Disk::status);
+    let path = status.as_ref().map(|status| status.path.clone());
+    let path = path.or_else(|| recorded.map(|record| parts.dir.disk_path(record)));
     DiskReport {
-        uuid: Uuid::from_bytes(disk.store().disk().0),
-        path: status.path,
-        state: if status.failed { "failed" } else { "ok" }.to_string(),
-        data_bytes: status.bytes,
-        free_bytes: status.free,
-        fragments: status.fragments,
-        checkpoints: status.checkpoints,
+        uuid,
+        path: path.unwrap_or_default(),
+        state: state.to_string(),
+        data_bytes: status.as_ref().map_or(row.bytes, |status| status.bytes),
+        free_bytes: status.as_ref().map_or(0, |status| status.free),
+        fragments: status.as_ref().map_or(0, |status| status.fragments),
+        checkpoints: status.as_ref().map_or(0, |status| status.checkpoints),
+    }
+}
+
+fn data(parts: &Parts) -> DataReport {
+    let groups = parts.keeper.snapshot();
+    let counts = parts.background.figures().counts();
+    let slots = |state: SlotState| groups.iter().flat_map(|g| &g.slots).filter(|s| s.state == state).count();
+    let held = |group: &Group| {
+        let works = |slot: &&extents::Slot| slot.store.as_ref().is_some_and(|store| !store.has_failed());
+        group.slots.iter().filter(|slot| slot.state == SlotState::In).filter(works).count()
+    };
+    let copies = u64::from(parts.dir.identity().copies);
+    let copies_now = groups.iter().map(held).min().unwrap_or(0) as u64;
+    DataReport {
+        copies,
+        copies_now,
+        at_risk: copies_now < copies,
+        groups: groups.len() as u64,
+        slots_absent: slots(SlotState::Absent) as u64,
+        slots_filling: slots(SlotState::Filling) as u64,
+        fill_done_bytes: counts.fill_done,
+        fill_total_bytes: counts.fill_total,
+        filled_bytes: counts.filled_bytes,
+        bad_copies: counts.bad_copies,
+        repaired: counts.repaired,
     }
 }
 

@@ -8,8 +8,9 @@ use client::{Mount, MountOptions};
 use clock::{Clock, SystemClock};
 use meta_client::MetaService;
 use metadata::Service;
-use namespace::{Answer, Command, Cred, Envelope, Query, Reply, VolumeInfo};
-use node_agent::{Background, NodeAgent, Pace};
+use namespace::{Answer, Command, Cred, DiskRow, Envelope, Query, Reply, VolumeInfo};
+use node_agent::{Background, Keeper, NodeAgent, Pace};
+use store::DiskId;
 use types::{ByteSize, VolumeId};
 
 use crate::data_dir::{DataDir, State};
@@ -31,6 +32,8 @@ pub struct Parts {
     pub service: Arc<Service>,
     /// The disks.
     pub agent: NodeAgent,
+    /// The groups over them.
+    pub keeper: Arc<Keeper>,
     /// The loops over them.
     pub background: Background,
     /// The mount.
@@ -53,28 +56,32 @@ impl Parts {
         if dir.identity().state == State::Creating {
             dir.clear_unfinished()?;
         }
-        let agent = disks::open(&mut dir, &plan.disks, &clock, &tuning).await?;
+        let mut agent = disks::open(&mut dir, plan.copies, &plan.disks, &clock, &tuning).await?;
         let service = Arc::new(open_service(&mut dir, clock.clone(), &tuning).await?);
+        let retired = retired_disks(service.as_ref()).await?;
+        disks::forget(&mut dir, &mut agent, &retired, &plan.named).await?;
         // Below this the incarnation is used, so it must never be used again.
         dir.update(|identity| identity.starts += 1)?;
         let (node, incarnation) = (dir.identity().node, dir.identity().starts);
         done(service.as_ref(), Command::RegisterNode { node, incarnation }, "register this node").await?;
-        let groups = agent.register(service.as_ref()).await.context("register the disks")?;
-        let volume = open_volume(service.as_ref(), &agent).await?;
-        let background = Background::start(groups.clone(), service.clone(), clock.clone(), Pace::default());
+        let started = Keeper::start(service.clone(), agent.stores(), usize::from(plan.copies)).await;
+        let (keeper, bad_copies) = started.context("use the disks")?;
+        let volume = open_volume(service.as_ref(), plan.copies).await?;
+        let background =
+            Background::start(keeper.clone(), bad_copies, service.clone(), clock.clone(), Pace::default());
         let mounted = client::start(MountOptions {
             dir: plan.mount,
             volume: VOLUME.to_string(),
             arena_bytes: tuning.arena_bytes.unwrap_or(ARENA_BYTES),
             service: service.clone(),
-            groups,
+            placement: keeper.clone(),
             node,
             incarnation,
             clock,
             threads: 2,
         });
         let mount = mounted.await.context("mount")?;
-        Ok(Parts { dir, service, agent, background, mount, volume })
+        Ok(Parts { dir, service, agent, keeper, background, mount, volume })
     }
 
     /// The volume's figures now.
@@ -134,8 +141,10 @@ async fn open_service(dir: &mut DataDir, clock: Arc<dyn Clock>, tuning: &Tuning)
 }
 
 /// The volume that is mounted, as large as the disks.
-async fn open_volume(service: &dyn MetaService, agent: &NodeAgent) -> anyhow::Result<VolumeId> {
-    let bytes: u64 = agent.disks().iter().map(|disk| store::FragmentStore::space(disk.store()).total).sum();
+async fn open_volume(service: &dyn MetaService, copies: u8) -> anyhow::Result<VolumeId> {
+    // Those that are away count too: a volume does not shrink because a disk fails.
+    let disks = disk_rows(service).await?.into_iter().filter(|row| !row.retired);
+    let bytes = extents::capacity(disks.map(|row| row.bytes).collect(), usize::from(copies));
     let limit = bytes / CONTENT.1 * CONTENT.0 / types::BLOCK * types::BLOCK;
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).context("draw a random key")?;
@@ -148,6 +157,18 @@ async fn open_volume(service: &dyn MetaService, agent: &NodeAgent) -> anyhow::Re
     };
     done(service, Command::SetLimit { volume, limit }, "set the volume's size").await?;
     Ok(volume)
+}
+
+async fn disk_rows(service: &dyn MetaService) -> anyhow::Result<Vec<DiskRow>> {
+    match service.read(Query::Disks).await.context("ask for the disks")? {
+        Answer::Disks(rows) => Ok(rows),
+        other => bail!("ask for the disks: the metadata service answered {other:?}"),
+    }
+}
+
+async fn retired_disks(service: &dyn MetaService) -> anyhow::Result<Vec<DiskId>> {
+    let rows = disk_rows(service).await?.into_iter();
+    Ok(rows.filter(|row| row.retired).map(|row| DiskId(row.disk)).collect())
 }
 
 async fn call(service: &dyn MetaService, command: Command, what: &'static str) -> anyhow::Result<Reply> {

@@ -27,6 +27,8 @@ pub enum DiskPlan {
     File(PathBuf, Option<ByteSize>),
     /// A block device, taken whole.
     Device(PathBuf),
+    /// A disk of this data directory that is not in its place; the others have its data.
+    Away(PathBuf),
 }
 
 /// Everything that `up` needs to know.
@@ -38,8 +40,12 @@ pub struct Plan {
     pub dir: Option<DataDir>,
     /// The mount point.
     pub mount: PathBuf,
-    /// The disks, in the order of the command line. For a whole data directory: those of its identity.
+    /// How many copies of each file's data there are.
+    pub copies: u8,
+    /// The disks, in the order of the command line. For a whole data directory: those of its identity, and new ones.
     pub disks: Vec<DiskPlan>,
+    /// Which of them the command line names.
+    pub named: Vec<PathBuf>,
     /// The socket for metrics, bound already.
     pub metrics: Option<TcpListener>,
 }
@@ -68,7 +74,10 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
         None => new_disks(args)?,
     };
     let metrics = args.metrics.map(bind).transpose()?;
-    Ok(Plan { data: args.data.clone(), dir, mount, disks, metrics })
+    let recorded = dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready);
+    let copies = recorded.map_or(args.redundancy.unwrap_or(1), |identity| identity.copies);
+    let named = full_paths(args)?;
+    Ok(Plan { data: args.data.clone(), dir, mount, copies, disks, named, metrics })
 }
 
 fn bind(at: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -91,17 +100,43 @@ fn not_within(mount: &Path, data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The disks of the command line, none of them twice, whatever it is called.
+fn full_paths(args: &UpArgs) -> anyhow::Result<Vec<PathBuf>> {
+    let mut full: Vec<PathBuf> = Vec::new();
+    for path in &args.disks {
+        let this = std::path::absolute(path).with_context(|| format!("find --disk {}", path.display()))?;
+        if full.iter().any(|other| is_same(other, &this)) {
+            bail!("--disk {} is given twice", path.display());
+        }
+        full.push(this);
+    }
+    Ok(full)
+}
+
+/// Whether two paths lead to one file or one device.
+fn is_same(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let identity = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        let device = found.file_type().is_block_device();
+        Some(if device { (true, 0, found.rdev()) } else { (false, found.dev(), found.ino()) })
+    };
+    one == other || identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
 fn new_disks(args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
+    let (copies, disks) = (usize::from(args.redundancy.unwrap_or(1)), args.disks.len().max(1));
+    if disks < copies {
+        bail!(
+            "--redundancy replica:{copies} needs {copies} disks, each for another copy, and there is {disks}; give more with --disk"
+        );
+    }
     if args.disks.is_empty() {
         let bytes = new_file_size(&args.data, args.capacity)?;
         return Ok(vec![DiskPlan::Make(PathBuf::from("disks/disk-0"), bytes)]);
     }
     let mut plans = Vec::new();
-    for (at, path) in args.disks.iter().enumerate() {
-        let full = std::path::absolute(path).with_context(|| format!("find --disk {}", path.display()))?;
-        if args.disks[..at].iter().any(|other| std::path::absolute(other).is_ok_and(|other| other == full)) {
-            bail!("--disk {} is given twice", path.display());
-        }
+    for full in full_paths(args)? {
         let plan = disk(&full, args.capacity)?;
         if let DiskPlan::File(path, grown) = &plan {
             large_enough(path, *grown)?;
@@ -160,24 +195,35 @@ fn disk(path: &Path, capacity: Option<ByteSize>) -> anyhow::Result<DiskPlan> {
     }
 }
 
-/// The disks of a whole data directory: those that it knows, where they were last or where the command line has them.
+/// The disks of a whole data directory: those that it knows, where they were last, and new ones that the command line
+/// names. With several copies the command line, if it names any, leaves out those that it does not name.
 fn known_disks(dir: &DataDir, args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {
-    let mut known: Vec<PathBuf> = dir.identity().disks.iter().map(|record| dir.disk_path(record)).collect();
-    for path in &args.disks {
-        let full = std::path::absolute(path).with_context(|| format!("find --disk {}", path.display()))?;
-        if !known.contains(&full) {
-            known.push(full);
-        }
-    }
-    // Before any question of size: a disk with files on it is not made anew, whatever room there is.
-    let records = &dir.identity().disks;
-    if let Some(gone) = records.iter().map(|record| dir.disk_path(record)).find(|path| !path.exists()) {
+    let copies = dir.identity().copies;
+    if let Some(asked) = args.redundancy.filter(|asked| *asked != copies) {
         bail!(
-            "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
-            gone.display()
+            "--redundancy replica:{asked} is not what this data directory was made with (replica:{copies}), and it cannot be changed; leave it out"
         );
     }
-    known.iter().map(|path| disk(path, args.capacity)).collect()
+    let named = full_paths(args)?;
+    let records: Vec<PathBuf> = dir.identity().disks.iter().map(|record| dir.disk_path(record)).collect();
+    // With one copy all are needed, named or not.
+    let is_used = |path: &&PathBuf| copies == 1 || named.is_empty() || named.contains(path);
+    let mut plans = Vec::new();
+    for path in records.iter().filter(is_used) {
+        // Before any question of size: a disk with files on it is not made anew, whatever room there is.
+        match path.exists() {
+            true => plans.push(disk(path, args.capacity)?),
+            false if copies > 1 => plans.push(DiskPlan::Away(path.clone())),
+            false => bail!(
+                "the disk {} of this data directory is missing; put it back in its place (files may be on it that are nowhere else)",
+                path.display()
+            ),
+        }
+    }
+    for path in named.iter().filter(|path| !records.contains(path)) {
+        plans.push(disk(path, args.capacity)?);
+    }
+    Ok(plans)
 }
 
 /// The size of a disk file at `path`, which does not exist.

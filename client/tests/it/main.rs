@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use client::{Ended, Group, Mount, MountOptions, StartError, UnmountError};
+use client::{Ended, Mount, MountOptions, StartError, UnmountError};
 use clock::SystemClock;
 use extents::memory::MemoryStore;
+use extents::{FixedPlacement, Group};
 use service::MemoryMeta;
 use tokio::runtime::Runtime;
-use types::Epoch;
 
 /// What outlives a mount.
 struct World {
@@ -35,7 +35,7 @@ impl World {
             return None;
         }
         let (meta, id) = MemoryMeta::new();
-        let groups = vec![Group { id, epoch: Epoch(1), slots: vec![Arc::new(MemoryStore::new(1 << 30))] }];
+        let groups = vec![Group::numbered(id, vec![Arc::new(MemoryStore::new(1 << 30))])];
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("open to all");
         let dir = folder.path().canonicalize().expect("its path");
@@ -51,7 +51,7 @@ impl World {
             volume: "main".to_string(),
             arena_bytes: 64 << 20,
             service: self.meta.clone(),
-            groups: self.groups.clone(),
+            placement: FixedPlacement::of(self.groups.clone()),
             node: 1,
             incarnation: self.starts,
             clock: Arc::new(SystemClock::new()),

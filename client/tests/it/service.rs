@@ -25,7 +25,9 @@ impl MemoryMeta {
             cred,
         };
         assert!(matches!(meta.apply(Envelope { slot: None, command: volume }), Reply::Volume(_)));
-        let group = Command::AddGroup { disk: [1; 16], bytes: 1 << 40 };
+        let disk = Command::AddDisk { disk: [1; 16], bytes: 1 << 40 };
+        assert_eq!(meta.apply(Envelope { slot: None, command: disk }), Reply::Done);
+        let group = Command::AddGroup { disks: vec![[1; 16]] };
         let Reply::Group(group) = meta.apply(Envelope { slot: None, command: group }) else {
             panic!("no group was made")
         };

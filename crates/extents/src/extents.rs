@@ -5,25 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use checksum::{block_crcs, content_crc};
 use device::{IoBuf, IoError};
-use namespace::{ExtentRow, NewExtent};
-use store::{FragmentStore, Put, PutError, ReadError, Space, Verified};
-use types::{EXTENT_MAX, Epoch, ExtentId, FragmentId, FragmentKind, GroupId, LayoutId, SessionId, VolumeId};
+use namespace::{ExtentRow, NewExtent, SlotState};
+use store::{DiskId, Put, PutError, ReadError, Space, Verified};
+use types::{EXTENT_MAX, ExtentId, GroupId, LayoutId, SessionId, VolumeId};
 
 use crate::counters::Counters;
+use crate::placement::{self, BadCopy, Group, Placement, Slot};
 
 /// The codec of extents whose stored bytes are their plaintext.
 const CODEC_PLAIN: u32 = 0;
 
-/// A placement group and the stores of its slots, in the order of their index.
-#[derive(Clone)]
-pub struct Group {
-    /// Its id.
-    pub id: GroupId,
-    /// Its epoch, as this process knows it.
-    pub epoch: Epoch,
-    /// A whole copy goes to each; at least one, at most 256.
-    pub slots: Vec<Arc<dyn FragmentStore>>,
-}
+/// How often a put begins anew because the groups changed under it.
+const TRIES: usize = 8;
 
 /// Why plaintext was not sealed. Whatever arrived at a store is garbage, and no row may name it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,6 +27,9 @@ pub enum SealError {
     /// No group has room for it.
     #[error("no group has space for an extent of {0} bytes")]
     NoSpace(u32),
+    /// Too many disks are away: no group has as many slots as it must have to be written.
+    #[error("no group has enough disks to be written")]
+    NoGroup,
     /// The session has used up its extent ids.
     #[error("the session has no extent ids left: mount again")]
     NoIds,
@@ -102,26 +98,34 @@ pub enum ReadExtentError {
 pub struct Extents {
     volume: VolumeId,
     session: SessionId,
-    groups: Vec<Group>,
+    placement: Arc<dyn Placement>,
     counters: Mutex<Counters>,
 }
 
+/// Why one round over the groups did not seal an extent.
+struct Unsealed {
+    error: SealError,
+    /// Disks that failed a put.
+    lost: Vec<DiskId>,
+}
+
 impl Extents {
-    /// For a session of `volume` that has used no extent counter from `first_counter` on (1 for a new session), over
-    /// the groups that this process can reach.
+    /// For a session of `volume` that has used no extent counter from `first_counter` on (1 for a new session).
     ///
     /// # Panics
-    /// If `first_counter` is 0, or a group has no slot or more than 256.
-    pub fn new(volume: VolumeId, session: SessionId, first_counter: u64, groups: Vec<Group>) -> Extents {
-        assert!(
-            groups.iter().all(|group| (1..=256).contains(&group.slots.len())),
-            "a group has 1 to 256 slots"
-        );
-        Extents { volume, session, groups, counters: Mutex::new(Counters::from(first_counter)) }
+    /// If `first_counter` is 0.
+    pub fn new(
+        volume: VolumeId,
+        session: SessionId,
+        first_counter: u64,
+        placement: Arc<dyn Placement>,
+    ) -> Extents {
+        Extents { volume, session, placement, counters: Mutex::new(Counters::from(first_counter)) }
     }
 
-    /// Makes `plaintext` an extent. On return it is durable on every slot of one group, and a commit may name it.
+    /// Makes `plaintext` an extent. On return it is durable on every present slot of one group, and a commit may name it.
     ///
+    /// Where a slot fails another whole group takes the extent; if there is none, the slot's disk is given up first.
     /// The id is in flight until [`Extents::committed`] or [`Extents::abandoned`] is told of it. On an error, or if the
     /// future is dropped, it is given up: a fragment that was stored is garbage.
     pub async fn seal(&self, plaintext: &[u8]) -> Result<NewExtent, SealError> {
@@ -132,27 +136,32 @@ impl Extents {
         let in_flight = InFlight { extents: self, counter: id.counter };
         let block_crcs = block_crcs(plaintext);
         let content_crc = content_crc(&block_crcs);
-        let mut failed = None;
-        for group in self.by_free_space() {
-            let sealed = NewExtent {
-                id,
-                group: group.id,
-                layout: LayoutId(0),
-                codec: CODEC_PLAIN,
-                plain_len: len,
-                stored_len: len,
-                content_crc,
+        let mut sealed = NewExtent {
+            id,
+            group: GroupId(0),
+            layout: LayoutId(0),
+            codec: CODEC_PLAIN,
+            plain_len: len,
+            stored_len: len,
+            content_crc,
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let groups = self.placement.groups();
+            let Err(Unsealed { error, lost }) =
+                put_in_one_of(&groups, &mut sealed, &block_crcs, plaintext).await
+            else {
+                std::mem::forget(in_flight);
+                return Ok(sealed);
             };
-            match put_on_every_slot(group, &sealed, &block_crcs, plaintext).await {
-                Ok(()) => {
-                    std::mem::forget(in_flight);
-                    return Ok(sealed);
-                }
-                Err(PutError::NoSpace(_)) => {}
-                Err(source) => failed = Some(SealError::Put { extent: id, group: group.id, source }),
+            if !lost.is_empty() {
+                self.placement.lost(lost).await;
+            }
+            if tries == TRIES || Arc::ptr_eq(&groups, &self.placement.groups()) {
+                return Err(error);
             }
         }
-        Err(failed.unwrap_or(SealError::NoSpace(len)))
     }
 
     /// Reads `range` of an extent's plaintext.
@@ -174,21 +183,37 @@ impl Extents {
                 source: None,
             });
         }
-        let group = self.groups.iter().find(|group| group.id == row.group);
+        let groups = self.placement.groups();
+        let group = groups.iter().find(|group| group.id == row.group);
         let group = group.ok_or(ReadExtentError::UnknownGroup { extent, group: row.group })?;
-        let mut failed = None;
-        for (index, store) in group.slots.iter().enumerate() {
-            let id = fragment_id(row.group, extent, row.layout, index);
-            let read = match store.read(id, range.clone()).await {
-                Ok(verified) => join(row, &range, &verified),
-                Err(error) => Err(read_error(extent, range.start, error)),
-            };
-            match read {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => failed = Some(error),
+        let mut failed = Vec::new();
+        for (index, slot) in in_order(group, extent) {
+            match read_copy(group, index, slot, row, range.clone()).await {
+                Ok(bytes) => {
+                    for (index, slot, error) in failed {
+                        self.passed_over(row, index, slot, &error);
+                    }
+                    return Ok(bytes);
+                }
+                Err(error) => failed.push((index, slot, error)),
             }
         }
-        Err(failed.expect("a group has at least one slot"))
+        // That it is not there says least: the others may have had it.
+        let is_missing = |error: &ReadExtentError| {
+            matches!(error, ReadExtentError::Damaged { source: Some(ReadError::NotFound(_)), .. })
+        };
+        failed.sort_by_key(|(_, _, error)| is_missing(error));
+        let told = failed.into_iter().next().map(|(_, _, error)| error);
+        Err(told.unwrap_or(ReadExtentError::Io { extent, source: IoError::Gone }))
+    }
+
+    /// Another copy served. A disk that is gone as a whole is not told copy by copy.
+    fn passed_over(&self, row: &ExtentRow, index: usize, slot: &Slot, error: &ReadExtentError) {
+        if slot.store.as_ref().is_none_or(|store| store.has_failed()) {
+            return;
+        }
+        tracing::warn!(extent = %row.id, disk = %slot.disk, %error, "a copy is bad, another one served");
+        self.placement.bad_copy(BadCopy { row: *row, index, disk: slot.disk });
     }
 
     /// A row names the extent now.
@@ -211,24 +236,14 @@ impl Extents {
         self.counters().in_flight()
     }
 
-    /// The space of all groups together, each as large as its smallest slot.
+    /// How much plaintext fits on the disks in as many copies as are written now, header blocks not counted.
     pub fn space(&self) -> Space {
-        self.groups.iter().map(group_space).fold(Space::default(), |sum, space| Space {
-            total: sum.total + space.total,
-            free: sum.free + space.free,
-        })
+        placement::space(&self.placement.groups())
     }
 
     fn next_id(&self) -> Option<ExtentId> {
         let counter = self.counters().take()?;
         Some(ExtentId { volume: self.volume, session: self.session, counter })
-    }
-
-    /// The groups, the one with the most free bytes first.
-    fn by_free_space(&self) -> Vec<&Group> {
-        let mut groups: Vec<(u64, &Group)> = self.groups.iter().map(|g| (group_space(g).free, g)).collect();
-        groups.sort_by_key(|(free, group)| (std::cmp::Reverse(*free), group.id));
-        groups.into_iter().map(|(_, group)| group).collect()
     }
 
     fn settle(&self, id: ExtentId) {
@@ -257,45 +272,89 @@ impl Drop for InFlight<'_> {
     }
 }
 
-fn fragment_id(group: GroupId, extent: ExtentId, layout: LayoutId, index: usize) -> FragmentId {
-    let index = u8::try_from(index).expect("a group has at most 256 slots");
-    FragmentId { group, extent, layout, index, kind: FragmentKind::Data }
-}
-
-fn group_space(group: &Group) -> Space {
-    let spaces = || group.slots.iter().map(|slot| slot.space());
-    Space {
-        total: spaces().map(|space| space.total).min().unwrap_or(0),
-        free: spaces().map(|space| space.free).min().unwrap_or(0),
+/// Puts a sealed extent into the first of the candidates that takes it, and notes there which.
+async fn put_in_one_of(
+    groups: &[Group],
+    sealed: &mut NewExtent,
+    block_crcs: &[u32],
+    stored: &[u8],
+) -> Result<(), Unsealed> {
+    let (mut failed, mut lost) = (None, Vec::new());
+    let candidates = placement::candidates(groups);
+    let none = if candidates.is_empty() { SealError::NoGroup } else { SealError::NoSpace(sealed.stored_len) };
+    for group in candidates {
+        match put_on_present_slots(group, sealed, block_crcs, stored, &mut lost).await {
+            Ok(()) => {
+                sealed.group = group.id;
+                return Ok(());
+            }
+            Err(PutError::NoSpace(_)) => {}
+            Err(source) => failed = Some(SealError::Put { extent: sealed.id, group: group.id, source }),
+        }
     }
+    Err(Unsealed { error: failed.unwrap_or(none), lost })
 }
 
 /// Puts a copy on each slot at once and waits for all: a put that is in flight may still take effect, so none is left
-/// behind unheard.
-async fn put_on_every_slot(
+/// behind unheard. Adds the disks that failed to `lost`.
+async fn put_on_present_slots(
     group: &Group,
     sealed: &NewExtent,
     block_crcs: &[u32],
     stored: &[u8],
+    lost: &mut Vec<DiskId>,
 ) -> Result<(), PutError> {
-    let mut puts = Vec::with_capacity(group.slots.len());
-    for (index, store) in group.slots.iter().enumerate() {
+    let (mut puts, mut disks) = (Vec::new(), Vec::new());
+    for (index, slot) in group.present() {
         let put = Put {
-            id: fragment_id(group.id, sealed.id, sealed.layout, index),
+            id: group.fragment(sealed.id, sealed.layout, index),
             epoch: group.epoch,
             stored_len: sealed.stored_len,
             block_crcs: block_crcs.to_vec(),
             content_crc: sealed.content_crc,
         };
+        let store = slot.store.as_ref().ok_or(IoError::Gone)?;
         puts.push(store.put(put, vec![IoBuf::from_bytes(stored)]));
+        disks.push(slot.disk);
     }
     let mut failed = None;
-    for put in futures_util::future::join_all(puts).await {
-        if let Err(error) = put {
-            failed = Some(error);
+    for (put, disk) in futures_util::future::join_all(puts).await.into_iter().zip(disks) {
+        let Err(error) = put else { continue };
+        if matches!(error, PutError::Io(_)) && !lost.contains(&disk) {
+            lost.push(disk);
         }
+        failed = Some(error);
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// The slots that may have an extent: those that have everything first, another one for each extent so that the disks
+/// share the work; then, as a last resort, those that are being filled.
+fn in_order(group: &Group, extent: ExtentId) -> Vec<(usize, &Slot)> {
+    let (mut held, filling): (Vec<_>, Vec<_>) =
+        group.present().partition(|(_, slot)| slot.state == SlotState::In);
+    if !held.is_empty() {
+        let first = (extent.counter % held.len() as u64) as usize;
+        held.rotate_left(first);
+    }
+    held.extend(filling);
+    held
+}
+
+/// Reads a range of the copy in one slot.
+async fn read_copy(
+    group: &Group,
+    index: usize,
+    slot: &Slot,
+    row: &ExtentRow,
+    range: Range<u32>,
+) -> Result<Vec<u8>, ReadExtentError> {
+    let store = slot.store.as_ref();
+    let store = store.ok_or(ReadExtentError::Io { extent: row.id, source: IoError::Gone })?;
+    match store.read(group.fragment(row.id, row.layout, index), range.clone()).await {
+        Ok(verified) => join(row, &range, &verified),
+        Err(error) => Err(read_error(row.id, range.start, error)),
+    }
 }
 
 /// The bytes of `range` out of the blocks that hold it, compared with the row as far as they tell.

@@ -25,6 +25,7 @@ struct State {
     used: u64,
     broken: bool,
     fragments: BTreeMap<FragmentId, Fragment>,
+    epochs: BTreeMap<GroupId, Epoch>,
 }
 
 #[derive(Debug)]
@@ -44,8 +45,8 @@ impl MemoryStore {
     /// An empty store that holds fragments of at most `capacity` bytes, each counted as a block more than its data in
     /// whole blocks.
     pub fn new(capacity: u64) -> MemoryStore {
-        let fragments = BTreeMap::new();
-        MemoryStore { state: Mutex::new(State { capacity, used: 0, broken: false, fragments }) }
+        let (fragments, epochs) = (BTreeMap::new(), BTreeMap::new());
+        MemoryStore { state: Mutex::new(State { capacity, used: 0, broken: false, fragments, epochs }) }
     }
 
     /// From now on every operation fails with [`IoError::Gone`], or no longer.
@@ -90,6 +91,10 @@ impl State {
         if !fits || block_crcs(&stored) != put.block_crcs || content_crc(&put.block_crcs) != put.content_crc {
             return Err(PutError::Damaged(put.id));
         }
+        let current = self.epochs.get(&put.id.group).copied().unwrap_or_default();
+        if put.epoch < current {
+            return Err(PutError::StaleEpoch { sent: put.epoch, current });
+        }
         if let Some(there) = self.fragments.get(&put.id) {
             let same = there.content_crc == put.content_crc && there.stored.len() == len;
             return if same { Ok(PutAck::AlreadyHave) } else { Err(PutError::Conflict(put.id)) };
@@ -127,6 +132,27 @@ impl State {
 impl FragmentStore for MemoryStore {
     fn put(&self, put: Put, data: IoVec) -> StoreFuture<Result<PutAck, PutError>> {
         self.with(|state| state.put(put, &data))
+    }
+
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>> {
+        self.with(|state| {
+            if let Some(old) = state.fragments.remove(&put.id) {
+                state.used -= footprint(old.stored.len() as u64);
+            }
+            state.put(put, &data).map(|_| ())
+        })
+    }
+
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>> {
+        self.with(|state| {
+            let known = state.epochs.entry(group).or_insert(epoch);
+            *known = epoch.max(*known);
+            Ok(())
+        })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state().broken
     }
 
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {

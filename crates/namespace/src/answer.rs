@@ -1,16 +1,16 @@
 //! Questions.
 
 use alloc::vec::Vec;
-use types::{Errno, ExtentId, GroupId, Ino, SessionId, VolumeId};
+use types::{Errno, ExtentId, Ino, SessionId, VolumeId};
 
 use crate::keys::{self, kind};
 use crate::map;
 use crate::names;
 use crate::projects;
-use crate::query::{Answer, DirEntry, ExtentRow, FileKind, MapSegment, Query, QuotaState};
+use crate::query::{Answer, DirEntry, DiskRow, ExtentRow, FileKind, GroupRow, MapSegment, Query, QuotaState};
 use crate::row;
 use crate::row::Empty;
-use crate::row::cluster::{Group, VolumeName};
+use crate::row::cluster::{Disk, Group, VolumeName};
 use crate::row::data::{Extent, INLINE_MAX, Inline, MapData};
 use crate::row::inode::{self, Inode};
 use crate::row::names::{Dentry, Target, Xattr};
@@ -77,6 +77,7 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         }
         Query::Path { volume, ino } => path(rows, *volume, *ino),
         Query::Groups => groups(rows),
+        Query::Disks => disks(rows),
         Query::Sessions { volume } => sessions(rows, *volume),
         Query::DeadExtents { volume, max } => dead_extents(rows, *volume, *max as usize),
         Query::Scattered { volume, ino, start, look } => {
@@ -274,11 +275,21 @@ fn groups(rows: &dyn Rows) -> Outcome<Answer> {
     let prefix = keys::prefix(keys::CLUSTER, kind::GROUP);
     let mut groups = Vec::new();
     row::scan(rows, &prefix, &keys::after(&prefix), false, &mut |key, row: Group| {
-        let id = key.last_chunk::<4>().map_or(0, |id| u32::from_be_bytes(*id));
-        groups.push((GroupId(id), row.disk, row.bytes));
+        groups.push(GroupRow { id: keys::group_of(key), epoch: row.epoch, slots: row.slots });
         true
     })?;
     Ok(Answer::Groups(groups))
+}
+
+fn disks(rows: &dyn Rows) -> Outcome<Answer> {
+    let prefix = keys::prefix(keys::CLUSTER, kind::DISK);
+    let mut disks = Vec::new();
+    row::scan(rows, &prefix, &keys::after(&prefix), false, &mut |key, row: Disk| {
+        let disk = key.last_chunk::<16>().copied().unwrap_or_default();
+        disks.push(DiskRow { disk, bytes: row.bytes, retired: row.retired });
+        true
+    })?;
+    Ok(Answer::Disks(disks))
 }
 
 fn sessions(rows: &dyn Rows, volume: VolumeId) -> Outcome<Answer> {

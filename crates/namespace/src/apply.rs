@@ -9,7 +9,7 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, fallocate, keys, names, projects, reclaim, remove, rename, rewrite, row,
+    attrs, cluster, commit, fallocate, groups, keys, names, projects, reclaim, remove, rename, rewrite, row,
     sessions, slots, xattrs,
 };
 
@@ -52,7 +52,13 @@ pub(crate) fn run(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Re
 fn dispatch(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Outcome<Reply> {
     match &envelope.command {
         Command::RegisterNode { node, incarnation } => cluster::register_node(over, *node, *incarnation),
-        Command::AddGroup { disk, bytes } => cluster::add_group(over, disk, *bytes),
+        Command::AddDisk { disk, bytes } => groups::add_disk(over, disk, *bytes),
+        Command::AddGroup { disks } => groups::add_group(over, disks),
+        Command::DiskAbsent { disk } => groups::disk_absent(over, disk),
+        Command::DiskBack { disk } => groups::disk_back(over, disk),
+        Command::SlotFilled { group, disk, epoch } => groups::slot_filled(over, *group, disk, *epoch),
+        Command::ReplaceSlot { group, old, new } => groups::replace_slot(over, *group, old, new),
+        Command::RetireDisk { disk } => groups::retire_disk(over, disk),
         Command::CreateVolume { name, limit, hash_key, mode, cred } => {
             cluster::create_volume(over, now, name, *limit, *hash_key, *mode, *cred)
         }
@@ -131,7 +137,13 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
         }
         // Answered by `dispatch`; named so that a new command cannot be forgotten here.
         Command::RegisterNode { .. }
+        | Command::AddDisk { .. }
         | Command::AddGroup { .. }
+        | Command::DiskAbsent { .. }
+        | Command::DiskBack { .. }
+        | Command::SlotFilled { .. }
+        | Command::ReplaceSlot { .. }
+        | Command::RetireDisk { .. }
         | Command::CreateVolume { .. }
         | Command::SetLimit { .. }
         | Command::OpenSession { .. }

@@ -12,7 +12,7 @@ use core::fmt;
 use types::VolumeId;
 
 use crate::keys::{self, KeyReader, kind};
-use crate::query::ExtentRow;
+use crate::query::{ExtentRow, GroupSlot, SlotState};
 use crate::row;
 use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
 use crate::row::data::Extent;
@@ -94,6 +94,8 @@ pub enum Fault {
     WrongAcl,
     #[error("its session is neither open nor being reclaimed")]
     NoSession,
+    #[error("the group {0}")]
+    BadGroup(&'static str),
     #[error("its number has not been given out yet")]
     NumberAhead,
     #[error("it counts for project {0}, which does not exist")]
@@ -233,23 +235,23 @@ impl Check<'_> {
         let ahead = |volume: u32, group: u32| {
             counters.as_ref().is_none_or(|next| volume >= next.volume.0 || group >= next.group.0)
         };
-        let mut groups = BTreeMap::new();
+        let mut disks = BTreeMap::new();
+        self.each(kind::DISK, |_, key, row: Disk| {
+            disks.insert(key.last_chunk::<16>().copied().unwrap_or_default(), row);
+        })?;
+        let mut groups = 0;
         self.each(kind::GROUP, |check, key, row: Group| {
-            let id = key.last_chunk::<4>().map_or(0, |id| u32::from_be_bytes(*id));
-            groups.insert(id, row.disk);
-            if ahead(0, id) {
+            groups += 1;
+            if ahead(0, keys::group_of(key).0) {
                 check.problem(key, Fault::NumberAhead);
             }
-        })?;
-        self.each(kind::DISK, |check, key, row: Disk| {
-            let disk = groups.remove(&row.group.0);
-            if disk.is_none_or(|disk| !key.ends_with(&disk)) {
-                check.problem(key, Fault::NoWayBack);
+            if let Some(why) = bad_slots(&row, &disks) {
+                check.problem(key, Fault::BadGroup(why));
             }
         })?;
-        for group in groups.into_keys() {
-            self.problem(&keys::group(types::GroupId(group)), Fault::NoWayBack);
-        }
+        // None ever goes, so the next number tells how many there are.
+        let given = counters.as_ref().map_or(0, |next| u64::from(next.group.0.saturating_sub(1)));
+        self.compare(&keys::counters(), "groups", given, groups);
         let mut lost = None;
         self.each(kind::NAME, |check, key, row: VolumeName| {
             if ahead(row.volume.0, 0) {
@@ -335,6 +337,25 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// What no command makes of a group.
+fn bad_slots(group: &Group, disks: &BTreeMap<[u8; 16], Disk>) -> Option<&'static str> {
+    let slots = &group.slots;
+    if slots.is_empty() || slots.len() > crate::groups::SLOTS_MAX {
+        return Some("has no slot, or too many");
+    }
+    if slots.iter().enumerate().any(|(at, slot)| slots[..at].iter().any(|other| other.disk == slot.disk)) {
+        return Some("has a disk twice");
+    }
+    if slots.iter().all(|slot| slot.state != SlotState::In) {
+        return Some("has no slot that holds all of its data");
+    }
+    let usable = |slot: &GroupSlot| match disks.get(&slot.disk) {
+        Some(disk) => !disk.retired || slot.state == SlotState::Absent,
+        None => false,
+    };
+    if slots.iter().all(usable) { None } else { Some("has a disk that is not in use") }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Nodes, groups and the list of volumes.
+//! Nodes and the list of volumes.
 
 use types::{Dseq, Epoch, Errno, Grant, GroupId, Ino, Nanos, SessionId, VolumeId};
 
@@ -7,7 +7,7 @@ use crate::keys;
 use crate::overlay::Overlay;
 use crate::query::FileKind;
 use crate::row;
-use crate::row::cluster::{Counters, Disk, Group, Node, VolumeName};
+use crate::row::cluster::{Counters, Node, VolumeName};
 use crate::row::inode::Inode;
 use crate::row::project::{NONE, UNLIMITED};
 use crate::row::session::Session;
@@ -59,26 +59,9 @@ fn volumes(over: &Overlay<'_>) -> Result<Vec<VolumeId>, RowsError> {
     Ok(volumes)
 }
 
-fn counters(over: &Overlay<'_>) -> Result<Counters, RowsError> {
+pub(crate) fn counters(over: &Overlay<'_>) -> Result<Counters, RowsError> {
     let first = Counters { volume: VolumeId(1), group: GroupId(1) };
     Ok(row::get(over, &keys::counters())?.unwrap_or(first))
-}
-
-/// A disk joins, or changed its size.
-pub(crate) fn add_group(over: &mut Overlay<'_>, disk: &[u8; 16], bytes: u64) -> Outcome<Reply> {
-    let group = match row::get::<Disk>(over, &keys::disk(disk))? {
-        Some(known) => known.group,
-        None => {
-            let mut counters = counters(over)?;
-            let group = counters.group;
-            counters.group = GroupId(group.0.checked_add(1).ok_or(Errno::ENOSPC)?);
-            over.put(keys::counters(), row::value(&counters));
-            over.put(keys::disk(disk), row::value(&Disk { group }));
-            group
-        }
-    };
-    over.put(keys::group(group), row::value(&Group { disk: *disk, bytes }));
-    Ok(Reply::Group(group))
 }
 
 /// A volume and its root directory.

@@ -211,12 +211,50 @@ pub enum Command {
         /// Larger at each start.
         incarnation: u64,
     },
-    /// A disk joins, as the only slot of a group; repeated, its size is updated.
-    AddGroup {
+    /// A disk joins; repeated, its size is updated. `ESTALE` if it was retired.
+    AddDisk {
         /// The disk's uuid.
         disk: [u8; 16],
         /// Its usable data bytes.
         bytes: u64,
+    },
+    /// A placement group is made, all of its slots In; if one has just these disks its id is answered.
+    AddGroup {
+        /// 1 to 16 distinct disks that have joined, in the order of their slots.
+        disks: Vec<[u8; 16]>,
+    },
+    /// A disk is away: its slots turn Absent and their groups' epochs rise, but for the last In slot of a group.
+    DiskAbsent {
+        /// Which.
+        disk: [u8; 16],
+    },
+    /// A disk is back: its Absent slots turn Filling.
+    DiskBack {
+        /// Which.
+        disk: [u8; 16],
+    },
+    /// A Filling slot turns In. `ESTALE` if the group has changed.
+    SlotFilled {
+        /// Which group.
+        group: GroupId,
+        /// Whose slot.
+        disk: [u8; 16],
+        /// The group's epoch in which it was filled.
+        epoch: Epoch,
+    },
+    /// Another disk takes an Absent slot over, Filling. `EBUSY` if the slot is not Absent.
+    ReplaceSlot {
+        /// Which group.
+        group: GroupId,
+        /// Whose slot it is; without another slot left this disk is retired.
+        old: [u8; 16],
+        /// Whose it becomes.
+        new: [u8; 16],
+    },
+    /// A disk is not used again: its slots turn Absent. `EBUSY` if it is the last In slot of a group.
+    RetireDisk {
+        /// Which.
+        disk: [u8; 16],
     },
     /// A volume is made; if one has the name its id is answered and nothing changes.
     CreateVolume {

@@ -6,6 +6,7 @@ use core::fmt::Debug;
 use types::SessionId;
 
 use crate::keys::{KeyReader, class, kind};
+use crate::query::GroupSlot;
 use crate::row;
 use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
 use crate::row::data::{Extent, Inline, Map};
@@ -33,7 +34,10 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::COUNTERS => body::<Counters>(value),
         kind::NODE => body::<Node>(value),
         kind::GROUP => {
-            with::<Group>(value, |row| format!("disk {}, {} bytes", key_text(&row.disk), row.bytes))
+            let slot = |slot: &GroupSlot| format!(" {} {:?}", key_text(&slot.disk), slot.state);
+            with::<Group>(value, |row| {
+                format!("epoch {} slots{}", row.epoch, row.slots.iter().map(slot).collect::<String>())
+            })
         }
         kind::DISK => body::<Disk>(value),
         kind::NAME => body::<VolumeName>(value),

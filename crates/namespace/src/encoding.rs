@@ -158,7 +158,7 @@ wire_enum!(Content {
 
 wire_enum!(Command {
     1 => RegisterNode { node, incarnation },
-    2 => AddGroup { disk, bytes },
+    2 => AddDisk { disk, bytes },
     3 => CreateVolume { name, limit, hash_key, mode, cred },
     4 => SetLimit { volume, limit },
     5 => OpenSession { volume, node, incarnation },
@@ -166,6 +166,12 @@ wire_enum!(Command {
     7 => Settle { volume, session, settled },
     8 => Reclaim { volume, steps },
     9 => DropExtents { ids },
+    16 => AddGroup { disks },
+    17 => DiskAbsent { disk },
+    18 => DiskBack { disk },
+    19 => SlotFilled { group, disk, epoch },
+    20 => ReplaceSlot { group, old, new },
+    21 => RetireDisk { disk },
     32 => Create { parent, name, kind, mode, umask, cred },
     33 => Link { ino, parent, name },
     34 => Unlink { parent, name, pinned, cred },

@@ -211,6 +211,11 @@ impl<'a> KeyReader<'a> {
     }
 }
 
+/// The group whose row has this key.
+pub(crate) fn group_of(key: &[u8]) -> GroupId {
+    GroupId(key.last_chunk::<4>().map_or(0, |id| u32::from_be_bytes(*id)))
+}
+
 /// The inode of a map row's key.
 pub(crate) fn map_ino(key: &[u8]) -> Ino {
     let ino = key.get(PREFIX..).and_then(|rest| rest.first_chunk::<8>());

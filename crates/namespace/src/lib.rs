@@ -16,6 +16,7 @@ mod commit;
 mod describe;
 mod encoding;
 mod fallocate;
+mod groups;
 mod keys;
 mod map;
 mod memory;
@@ -53,8 +54,8 @@ pub use encoding::{
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;
 pub use query::{
-    Answer, Attr, DirEntry, ExtentRow, FileKind, MapSegment, Query, QuotaInfo, QuotaState, Scattered,
-    SessionInfo, VolumeInfo,
+    Answer, Attr, DirEntry, DiskRow, ExtentRow, FileKind, GroupRow, GroupSlot, MapSegment, Query, QuotaInfo,
+    QuotaState, Scattered, SessionInfo, SlotState, VolumeInfo,
 };
 pub use rows::{Batch, Rows, RowsError, Write};
 pub use wire::DecodeError;

@@ -107,6 +107,49 @@ pub struct MapSegment {
     pub data: Option<(ExtentRow, u32)>,
 }
 
+/// What a slot of a placement group is for. In and Filling slots are *present*: whoever writes, writes them all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum SlotState {
+    /// It has all that was acknowledged.
+    In = 1,
+    /// It is written, and lacks some of what was written before.
+    Filling = 2,
+    /// Its disk is away: it is neither written nor read.
+    Absent = 3,
+}
+
+/// A slot of a placement group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupSlot {
+    /// Whose it is.
+    pub disk: [u8; 16],
+    /// What it is for.
+    pub state: SlotState,
+}
+
+/// A placement group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupRow {
+    /// Its id.
+    pub id: GroupId,
+    /// Raised whenever it changes who must be written.
+    pub epoch: Epoch,
+    /// Its slots, at the place that is the index in the names of their fragments.
+    pub slots: Vec<GroupSlot>,
+}
+
+/// A disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskRow {
+    /// Its uuid.
+    pub disk: [u8; 16],
+    /// Bytes that fragments may take of it.
+    pub bytes: u64,
+    /// It will not be used again.
+    pub retired: bool,
+}
+
 /// An open session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
@@ -301,8 +344,10 @@ pub enum Query {
         /// Which directory.
         ino: Ino,
     },
-    /// `Groups`: all of them, with the disk of each.
+    /// `Groups`: all of them.
     Groups,
+    /// `Disks`: all of them, retired ones too.
+    Disks,
     /// `Sessions`: the open ones of a volume.
     Sessions {
         /// Which volume.
@@ -377,8 +422,10 @@ pub enum Answer {
     Volumes(Vec<VolumeInfo>),
     /// Quotas.
     Quotas(Vec<QuotaInfo>),
-    /// Groups: id, disk, data bytes.
-    Groups(Vec<(GroupId, [u8; 16], u64)>),
+    /// Groups, in the order of their ids.
+    Groups(Vec<GroupRow>),
+    /// Disks, in the order of their uuids.
+    Disks(Vec<DiskRow>),
     /// Sessions.
     Sessions(Vec<SessionInfo>),
     /// Extents.

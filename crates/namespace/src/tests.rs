@@ -1,6 +1,7 @@
 //! The state machine as its callers see it.
 
 mod data;
+mod groups;
 mod model;
 mod namespace;
 mod projects;
@@ -59,10 +60,8 @@ impl World {
             cred: ROOT,
         });
         assert_eq!(created, Reply::Volume(VolumeId(1)));
-        assert_eq!(
-            world.service(Command::AddGroup { disk: [1; 16], bytes: 1 << 30 }),
-            Reply::Group(GroupId(1))
-        );
+        assert_eq!(world.service(Command::AddDisk { disk: [1; 16], bytes: 1 << 30 }), Reply::Done);
+        assert_eq!(world.service(Command::AddGroup { disks: vec![[1; 16]] }), Reply::Group(GroupId(1)));
         assert_eq!(world.service(Command::RegisterNode { node: 7, incarnation: 1 }), Reply::Done);
         world.open(1);
         world

@@ -367,9 +367,12 @@ impl Committer<'_> {
                 let _ = answer.send(Ok(()));
             }
             Op::Group { id, group, answer, .. } => {
+                // As `admit` does: no put looks at the epoch, waits, and comes after a later one.
+                let admission = shared.in_flight();
                 if group.epoch > shared.epoch_of(id) {
                     shared.groups().insert(id, group);
                 }
+                drop(admission);
                 let _ = answer.send(Ok(()));
             }
             Op::Close { .. } | Op::Poisoned => {}

@@ -133,6 +133,17 @@ pub trait FragmentStore: Send + Sync + 'static {
     /// Stores a fragment. It is durable when this answers `Ok`. Idempotent.
     fn put(&self, put: Put, data: IoVec) -> StoreFuture<Result<PutAck, PutError>>;
 
+    /// As [`FragmentStore::put`], and what is there under the name is replaced, whatever its content: for a copy that
+    /// was found bad. Until this answers `Ok` the old one stays.
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>>;
+
+    /// Refuses puts of a group below `epoch` from now on, for ever. When this answers `Ok` no put below it is under way
+    /// any more: each is listed, or has failed.
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>>;
+
+    /// Whether the store answers nothing but errors until it is opened anew.
+    fn has_failed(&self) -> bool;
+
     /// Reads `range` of a fragment's stored bytes, verified.
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>>;
 

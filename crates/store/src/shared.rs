@@ -18,6 +18,9 @@ use crate::layout::{DiskId, Layout};
 /// The most that puts and deletes may have in flight, in blocks: bounds memory, and what a recovery must verify.
 pub(crate) const IN_FLIGHT_BLOCKS: usize = (64 << 20) / BLOCK as usize;
 
+/// Groups whose epochs may arrive when the checkpoint has no room for fragments any more.
+const GROUPS_SPARE: u64 = 256;
+
 /// What waits for its place in the journal. Each holds a part of the admission bound until it is answered.
 pub(crate) enum Op {
     /// A fragment whose data is being written.
@@ -161,8 +164,8 @@ impl Shared {
 
     fn index_left(&self, in_flight: usize) -> u64 {
         let groups = self.groups().len() as u64;
-        // One group more than there are: putting never adds one, but an epoch may arrive.
-        let taken = checkpoint::bytes_needed(self.index.len() + in_flight as u64, groups + 1);
+        // More groups than there are: putting never adds one, but epochs may arrive.
+        let taken = checkpoint::bytes_needed(self.index.len() + in_flight as u64, groups + GROUPS_SPARE);
         let left = checkpoint::capacity(self.layout.checkpoints[0].len).saturating_sub(taken);
         left / checkpoint::bytes_needed(1, 0)
     }

@@ -176,6 +176,20 @@ impl Shared {
         }
     }
 
+    /// Puts over what is there. A put of the same name that comes meanwhile has done it.
+    async fn replace(self: Arc<Self>, put: Put, data: IoVec) -> Result<(), PutError> {
+        self.check()?;
+        self.check_writable()?;
+        let data = verified(&put, data)?;
+        let permit = Arc::clone(&self.admission).acquire_many_owned(blocks_of(put.stored_len)).await;
+        let permit = permit.map_err(|_| IoError::Gone)?;
+        let bad = self.index.get(&put.id);
+        match self.admit(&put, (data, permit), bad)? {
+            Admitted::Waiting(answered, _) => Ok(answered.await.unwrap_or(Err(IoError::Gone))?),
+            Admitted::Exists(..) => Ok(()),
+        }
+    }
+
     /// Starts a put, unless a fragment of that name is there that is not known to be `damaged`.
     ///
     /// From the look at what is there to the hand-over to the driver nothing waits: a caller that is dropped leaves
@@ -187,12 +201,13 @@ impl Shared {
         (data, admitted): Handed,
         damaged: Option<Entry>,
     ) -> Result<Admitted, PutError> {
+        let (answer, answered) = oneshot::channel();
+        let mut in_flight = self.in_flight();
+        // Under the lock under which an epoch is raised: who passes here is in the queue before it is.
         let current = self.epoch_of(put.id.group);
         if put.epoch < current {
             return Err(PutError::StaleEpoch { sent: put.epoch, current });
         }
-        let (answer, answered) = oneshot::channel();
-        let mut in_flight = self.in_flight();
         let count = in_flight.len();
         let vacant = match in_flight.entry(put.id) {
             hash_map::Entry::Occupied(mut same) => {
@@ -305,6 +320,23 @@ fn verified(put: &Put, data: IoVec) -> Result<IoVec, PutError> {
 impl FragmentStore for Store {
     fn put(&self, put: Put, data: IoVec) -> StoreFuture<Result<PutAck, PutError>> {
         Box::pin(Arc::clone(&self.shared).put(put, data))
+    }
+
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>> {
+        Box::pin(Arc::clone(&self.shared).replace(put, data))
+    }
+
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>> {
+        let store = self.clone();
+        Box::pin(async move {
+            store.set_group_epoch(group, epoch, 0).await?;
+            // Puts that passed before stand in the queue before this second one.
+            store.set_group_epoch(group, epoch, 0).await
+        })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.is_poisoned()
     }
 
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {

@@ -27,7 +27,7 @@ pub(crate) fn session_goes_on(error: &SessionError) -> bool {
 pub(crate) fn of_seal(error: &SealError) -> Errno {
     match error {
         SealError::NoSpace(_) | SealError::Put { source: PutError::NoSpace(_), .. } => Errno::ENOSPC,
-        SealError::Length(_) | SealError::NoIds | SealError::Put { .. } => Errno::EIO,
+        SealError::Length(_) | SealError::NoGroup | SealError::NoIds | SealError::Put { .. } => Errno::EIO,
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clock::{Clock, SystemClock};
-use extents::Extents;
+use extents::{Extents, FixedPlacement};
 use meta_client::{MetaService, Session};
 use namespace::{Answer, Query};
 use store::{ClusterId, DiskId, FormatOptions};
 use types::SessionId;
 
 use super::{Cluster, LEN, Mount, remove, row};
-use crate::{Figures, NodeAgent, OpenError, Options, Reclaim, Sweep, format, verify};
+use crate::{Figures, Keeper, NodeAgent, OpenError, Options, Reclaim, Sweep, format, verify};
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const DISK_BYTES: u64 = 48 << 20;
@@ -41,15 +41,18 @@ async fn new_disk(folder: &Path, n: u8) -> PathBuf {
 
 /// A mount over the agent's disks; the metadata are those of `cluster`.
 async fn mount(cluster: &Cluster, agent: &NodeAgent) -> Mount {
-    let groups = agent.register(cluster.service.as_ref()).await.expect("registered");
+    let (keeper, _) = Keeper::start(cluster.service(), agent.stores(), 1).await.expect("registered");
     let session = Session::open(cluster.service(), cluster.volume, 1, 1).await.expect("a session");
-    let extents = Extents::new(cluster.volume, session.info().session, 1, groups);
+    let extents = Extents::new(cluster.volume, session.info().session, 1, keeper);
     Mount { session, extents }
 }
 
 async fn groups_of(cluster: &Cluster, agent: &NodeAgent) -> Vec<extents::Group> {
     match cluster.service.read(Query::Groups).await {
-        Ok(Answer::Groups(rows)) => agent.groups(&rows),
+        Ok(Answer::Groups(rows)) => {
+            let is_here = |group: &extents::Group| group.is_reachable();
+            agent.groups(rows).into_iter().filter(is_here).collect()
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -57,7 +60,7 @@ async fn groups_of(cluster: &Cluster, agent: &NodeAgent) -> Vec<extents::Group> 
 #[tokio::test]
 async fn disks_serve_and_are_found_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cluster = Cluster::new().await;
+    let cluster = Cluster::bare().await;
     let paths = [new_disk(folder.path(), 11).await, new_disk(folder.path(), 12).await];
     let agent = NodeAgent::open(&paths, &clock(), options()).await.expect("opened");
     let first = mount(&cluster, &agent).await;
@@ -78,16 +81,19 @@ async fn disks_serve_and_are_found_again() {
     assert!(agent.disks().iter().all(|disk| disk.recovery().was_closed));
 
     let groups = groups_of(&cluster, &agent).await;
-    assert_eq!(groups.len(), 2, "the cluster has two more, whose disks are elsewhere");
+    assert_eq!(groups.len(), 2, "one for each disk");
     remove(&session, &cluster, "dead").await;
     session.close().await.expect("closed");
     let figures = Arc::new(Figures::default());
-    let reclaim = Reclaim::new(groups.clone(), cluster.service(), Arc::clone(&figures));
+    let reclaim = Reclaim::new(FixedPlacement::of(groups.clone()), cluster.service(), Arc::clone(&figures));
     assert_eq!(reclaim.step().await, Ok(1));
     drop(reclaim);
-    Sweep::new(groups.clone(), cluster.service(), Arc::clone(&figures)).round().await.expect("a round");
+    Sweep::new(FixedPlacement::of(groups.clone()), cluster.service(), Arc::clone(&figures))
+        .round()
+        .await
+        .expect("a round");
     assert_eq!((fragments(&agent), figures.counts().orphans), (1, 1), "{orphan:?} goes");
-    let reader = Extents::new(cluster.volume, SessionId(99), 1, groups.clone());
+    let reader = Extents::new(cluster.volume, SessionId(99), 1, FixedPlacement::of(groups.clone()));
     assert_eq!(reader.read(&row(&kept), 0..LEN as u32).await.expect("read"), [7; LEN]);
     drop((groups, reader));
     agent.close().await.expect("closed");

@@ -13,6 +13,7 @@ use crate::{Background, Pace};
 const PACE: Pace = Pace {
     reclaim_every: Duration::from_millis(1),
     sweep_every: Duration::from_millis(1),
+    watch_every: Duration::from_millis(1),
     between_steps: Duration::ZERO,
     after_failure: Duration::from_millis(1),
 };
@@ -35,7 +36,8 @@ async fn the_loops_free_what_they_should_and_stop() {
         mount.file("kept", &kept).await;
         mount.extents.abandoned(orphan.id);
         mount.settle().await;
-        let background = Background::start(cluster.groups.clone(), cluster.service(), clock, PACE);
+        let (keeper, bad_copies) = cluster.keeper(1).await;
+        let background = Background::start(keeper, bad_copies, cluster.service(), clock, PACE);
         mount.remove(&cluster, "dead").await;
         until("both are gone", || cluster.fragments() == 1).await;
         let counts = || background.figures().counts();

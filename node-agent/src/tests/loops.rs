@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use checksum::block_crcs;
 use device::{IoBuf, IoError};
+use extents::FixedPlacement;
 use meta_client::CallError;
 use meta_client::memory::Fault;
 use namespace::{Answer, Query};
@@ -15,12 +16,12 @@ use crate::{Figures, Reclaim, ReclaimError, Sweep, SweepError};
 
 fn sweep(cluster: &Cluster) -> (Sweep, Arc<Figures>) {
     let figures = Arc::new(Figures::default());
-    (Sweep::new(cluster.groups.clone(), cluster.service(), Arc::clone(&figures)), figures)
+    (Sweep::new(cluster.placement(), cluster.service(), Arc::clone(&figures)), figures)
 }
 
 fn reclaim(cluster: &Cluster) -> (Reclaim, Arc<Figures>) {
     let figures = Arc::new(Figures::default());
-    (Reclaim::new(cluster.groups.clone(), cluster.service(), Arc::clone(&figures)), figures)
+    (Reclaim::new(cluster.placement(), cluster.service(), Arc::clone(&figures)), figures)
 }
 
 #[tokio::test]
@@ -161,7 +162,7 @@ async fn a_dead_extent_of_a_group_elsewhere_waits() {
     mount.remove(&cluster, "dead").await;
     let figures = Arc::new(Figures::default());
     let others = cluster.groups.iter().filter(|group| group.id != dead.group).cloned().collect();
-    let reclaim = Reclaim::new(others, cluster.service(), Arc::clone(&figures));
+    let reclaim = Reclaim::new(FixedPlacement::of(others), cluster.service(), Arc::clone(&figures));
     assert_eq!(reclaim.step().await, Ok(0));
     assert_eq!((cluster.fragments(), figures.counts().out_of_reach), (1, 1));
 }

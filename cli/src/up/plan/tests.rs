@@ -18,6 +18,7 @@ fn args(data: &Path, capacity: Option<u64>, disks: &[&Path]) -> UpArgs {
         data: data.to_path_buf(),
         mount: PathBuf::from("/mnt"),
         capacity: capacity.map(ByteSize),
+        redundancy: None,
         disks: disks.iter().map(|path| path.to_path_buf()).collect(),
         metrics: None,
     }

@@ -7,24 +7,28 @@ use namespace::{ExtentRow, NewExtent};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert_eq, proptest};
 use store::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    DeleteError, DiskId, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 use tokio::sync::Semaphore;
 use types::{Epoch, FragmentId, GroupId, SessionId, VolumeId};
 
-use super::{Extents, Group, ReadExtentError, SealError, fragment_id};
+use super::{Extents, Group, ReadExtentError, SealError};
 use crate::memory::MemoryStore;
+use crate::placement::{FixedPlacement, Slot};
 
 const MIB: usize = 1 << 20;
 
+/// Every group has disks of its own.
 fn group(id: u32, slots: &[&Arc<MemoryStore>]) -> Group {
     let slots = slots.iter().map(|store| Arc::clone(store) as Arc<dyn FragmentStore>).collect();
-    Group { id: GroupId(id), epoch: Epoch(1), slots }
+    let mut group = Group::numbered(GroupId(id), slots);
+    group.slots.iter_mut().for_each(|slot| slot.disk.0[0] = id as u8);
+    group
 }
 
 fn over(groups: Vec<Group>) -> Extents {
-    Extents::new(VolumeId(3), SessionId(9), 1, groups)
+    Extents::new(VolumeId(3), SessionId(9), 1, FixedPlacement::of(groups))
 }
 
 fn row(sealed: &NewExtent) -> ExtentRow {
@@ -33,7 +37,7 @@ fn row(sealed: &NewExtent) -> ExtentRow {
 }
 
 fn fragment(sealed: &NewExtent, index: usize) -> FragmentId {
-    fragment_id(sealed.group, sealed.id, sealed.layout, index)
+    group(sealed.group.0, &[]).fragment(sealed.id, sealed.layout, index)
 }
 
 fn runs<T>(work: impl Future<Output = T>) -> T {
@@ -106,6 +110,24 @@ async fn a_full_group_sends_the_extent_to_the_next() {
     assert_eq!(groups[..3], [2, 2, 2]);
     assert_eq!(groups.len(), 7);
     assert_eq!(extents.space().free, 4 << 10);
+}
+
+#[tokio::test]
+async fn groups_that_share_disks_fill_them_evenly() {
+    let disks = [2_u64, 3, 4].map(|mib| Arc::new(MemoryStore::new(mib << 20)));
+    let pair = |id: u32, a: usize, b: usize| {
+        let mut group = group(id, &[&disks[a], &disks[b]]);
+        (group.slots[0].disk, group.slots[1].disk) = (DiskId([a as u8; 16]), DiskId([b as u8; 16]));
+        group
+    };
+    let extents = over(vec![pair(1, 0, 1), pair(2, 0, 2), pair(3, 1, 2)]);
+    let space = extents.space();
+    assert_eq!(space.total, 9 << 19, "half of all");
+    let mut stored = 0;
+    while extents.seal(&[1; 4096]).await.is_ok() {
+        stored += 8192;
+    }
+    assert!(stored >= space.total * 99 / 100, "{stored} of {}", space.total);
 }
 
 #[tokio::test]
@@ -190,6 +212,15 @@ impl FragmentStore for Slow {
             stored.await
         })
     }
+    fn replace(&self, put: Put, data: IoVec) -> StoreFuture<Result<(), PutError>> {
+        self.inner.replace(put, data)
+    }
+    fn fence(&self, group: GroupId, epoch: Epoch) -> StoreFuture<Result<(), IoError>> {
+        self.inner.fence(group, epoch)
+    }
+    fn has_failed(&self) -> bool {
+        self.inner.has_failed()
+    }
     fn read(&self, id: FragmentId, range: std::ops::Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {
         self.inner.read(id, range)
     }
@@ -219,7 +250,7 @@ async fn nobody_may_name_an_extent_before_every_slot_has_it() {
     let slow: Arc<dyn FragmentStore> =
         Arc::new(Slow { inner: MemoryStore::new(1 << 20), gate: Arc::clone(&gate) });
     let mut slots = group(1, &[&fast]);
-    slots.slots.push(slow);
+    slots.slots.push(Slot::held(DiskId([9; 16]), slow));
     let extents = over(vec![slots]);
     let mut seal = Box::pin(extents.seal(b"hold fast"));
     for _ in 0..10 {

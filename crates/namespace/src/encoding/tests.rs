@@ -25,7 +25,13 @@ fn commands() -> Vec<Command> {
     let name = b"name".to_vec();
     let mut commands = vec![
         Command::RegisterNode { node: 1, incarnation: 2 },
-        Command::AddGroup { disk: [3; 16], bytes: 1 << 40 },
+        Command::AddDisk { disk: [3; 16], bytes: 1 << 40 },
+        Command::AddGroup { disks: vec![[3; 16], [4; 16]] },
+        Command::DiskAbsent { disk: [3; 16] },
+        Command::DiskBack { disk: [3; 16] },
+        Command::SlotFilled { group: GroupId(7), disk: [3; 16], epoch: Epoch(4) },
+        Command::ReplaceSlot { group: GroupId(7), old: [3; 16], new: [5; 16] },
+        Command::RetireDisk { disk: [3; 16] },
         Command::CreateVolume { name: b"v".to_vec(), limit: 9, hash_key: [4; 16], mode: 0o755, cred: CRED },
         Command::SetLimit { volume: VolumeId(1), limit: u64::MAX },
         Command::OpenSession { volume: VolumeId(1), node: 1, incarnation: 2 },

@@ -1,8 +1,10 @@
 //! Rows of volume 0: the cluster itself.
 
-use types::{GroupId, Nanos, VolumeId};
+use alloc::vec::Vec;
+use types::{Epoch, GroupId, Nanos, VolumeId};
 
-use crate::wire::wire_struct;
+use crate::query::{GroupSlot, SlotState};
+use crate::wire::{wire_enum, wire_struct};
 
 /// `t`: the time of the last entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,17 +31,28 @@ wire_struct!(Node { incarnation });
 /// `g`, by group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Group {
-    pub(crate) disk: [u8; 16],
-    pub(crate) bytes: u64,
+    /// Raised whenever it changes who must be written.
+    pub(crate) epoch: Epoch,
+    /// A slot's place is the index in the names of its fragments. 1 to 16, of distinct disks; at least one is In.
+    pub(crate) slots: Vec<GroupSlot>,
 }
-wire_struct!(Group { disk, bytes });
+wire_struct!(Group { epoch, slots });
+wire_struct!(GroupSlot { disk, state });
+wire_enum!(SlotState {
+    1 => In,
+    2 => Filling,
+    3 => Absent,
+});
 
-/// `d`, by disk uuid: the group that it is the slot of.
+/// `d`, by disk uuid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Disk {
-    pub(crate) group: GroupId,
+    /// What fragments may take of it.
+    pub(crate) bytes: u64,
+    /// It will not be used again.
+    pub(crate) retired: bool,
 }
-wire_struct!(Disk { group });
+wire_struct!(Disk { bytes, retired });
 
 /// `v`, by volume name.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use types::{Epoch, Errno, ExtentId, GroupId, Ino, Nanos, SessionId, VolumeId};
+use types::{Epoch, Errno, ExtentId, Ino, Nanos, SessionId, VolumeId};
 
 use super::{ROOT, World, done};
 use crate::{Answer, Command, Content, Envelope, Query, Reply, SlotRef};
@@ -176,10 +176,6 @@ fn volumes_and_groups() {
     assert_eq!(world.ask(Query::VolumeByName { name: b"none".to_vec() }), missing);
     assert_eq!(world.ask(Query::Volume { volume: VolumeId(0) }), missing);
 
-    assert_eq!(world.service(Command::AddGroup { disk: [1; 16], bytes: 5 }), Reply::Group(GroupId(1)));
-    assert_eq!(world.service(Command::AddGroup { disk: [2; 16], bytes: 6 }), Reply::Group(GroupId(2)));
-    let groups = vec![(GroupId(1), [1; 16], 5), (GroupId(2), [2; 16], 6)];
-    assert_eq!(world.ask(Query::Groups), Answer::Groups(groups));
     world.assert_sound();
 }
 

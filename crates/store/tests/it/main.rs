@@ -5,3 +5,4 @@ mod faults;
 mod life;
 mod real;
 mod refusals;
+mod replace;

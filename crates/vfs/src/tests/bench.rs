@@ -8,12 +8,12 @@ use std::time::Duration;
 use arena::{Arena, Options, Owner};
 use clock::{Clock, SimClock};
 use extents::memory::MemoryStore;
-use extents::{Extents, Group};
+use extents::{Extents, FixedPlacement, Group};
 use meta_client::{CallError, MetaFuture, MetaService, Session};
 use namespace::{
     Answer, Attr, Command, Cred, Entry, Envelope, MemoryRows, NewKind, Query, Reply, RowsError, SetAttr,
 };
-use types::{Epoch, Errno, GroupId, Ino, Nanos, VolumeId};
+use types::{Errno, GroupId, Ino, Nanos, VolumeId};
 
 use crate::{Ctx, Handle, Op, OpenFlags, Outcome, Parts, Vfs};
 
@@ -145,8 +145,8 @@ impl Bench {
         let clock = SimClock::new(Nanos(1_000_000_000_000_000_000));
         let slow = AtomicBool::new(false);
         let service = Arc::new(Service { clock: clock.clone(), rigging: Mutex::default(), slow });
-        let Reply::Group(group) = service.order(Command::AddGroup { disk: [7; 16], bytes: sizes.disk })
-        else {
+        service.order(Command::AddDisk { disk: [7; 16], bytes: sizes.disk });
+        let Reply::Group(group) = service.order(Command::AddGroup { disks: vec![[7; 16]] }) else {
             panic!("no group");
         };
         let command = Command::CreateVolume {
@@ -323,11 +323,11 @@ async fn mount(
     let owner = Owner { volume, session: info.session, epoch: info.epoch };
     let options = Options { capacity: sizes.arena, chunk_bytes: (sizes.arena / 8).min(1 << 20) as u32 };
     let arena = Arc::new(Arena::create(owner, options).expect("an arena"));
-    let group = Group { id: group, epoch: Epoch(1), slots: vec![Arc::clone(store) as Arc<_>] };
+    let group = Group::numbered(group, vec![Arc::clone(store) as Arc<_>]);
     let parts = Parts {
         session: Arc::new(session),
         arena: Arc::clone(&arena),
-        extents: Arc::new(Extents::new(volume, info.session, 1, vec![group])),
+        extents: Arc::new(Extents::new(volume, info.session, 1, FixedPlacement::of(vec![group]))),
         clock: Arc::new(clock.clone()),
     };
     (Arc::new(Vfs::new(parts)), arena)
