@@ -155,10 +155,13 @@ pub(crate) fn candidates(groups: &[Group]) -> Vec<&Group> {
 /// How much plaintext the groups that are written now can hold in all, and still take.
 ///
 /// Groups share disks, so their sums say nothing: with `n` copies each on another disk, `x` bytes fit if the disks
-/// together have `n * x` where none counts for more than `x`.
+/// together have `n * x` where none counts for more than `x`. Groups that failed count only where all have: a put will
+/// say what is wrong with them, and it is not that they are full.
 pub fn space(groups: &[Group]) -> Space {
     let mut candidates = candidates(groups);
-    candidates.retain(|group| !group.has_failed());
+    if candidates.iter().any(|group| !group.has_failed()) {
+        candidates.retain(|group| !group.has_failed());
+    }
     let Some(copies) = candidates.first().map(|group| group.present().count()) else {
         return Space::default();
     };
