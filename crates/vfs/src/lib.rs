@@ -6,6 +6,7 @@
 
 mod ahead;
 mod attr;
+mod copy;
 mod dir;
 mod errno;
 mod flush;
@@ -17,6 +18,7 @@ mod node;
 mod op;
 mod open;
 mod read;
+mod seek;
 mod space;
 mod table;
 mod vfs;
@@ -27,5 +29,5 @@ mod xattr;
 mod tests;
 
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

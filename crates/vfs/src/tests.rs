@@ -1,4 +1,5 @@
 mod bench;
+mod copies;
 mod files;
 mod full;
 mod model;

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
 use crate::ahead::Kept;
+use crate::copy;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
 use crate::space::Space;
@@ -149,6 +150,12 @@ impl Vfs {
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,
             Op::RemoveXattr { ino, name } => self.removexattr(ctx, ino, name).await,
+            Op::Seek { ino, handle, offset, to } => Box::pin(self.seek(ino, handle, offset, to)).await,
+            Op::CopyRange { ino, handle, offset, to, to_handle, to_offset, len } => {
+                let from = copy::Place { ino, handle, offset };
+                let to = copy::Place { ino: to, handle: to_handle, offset: to_offset };
+                Box::pin(self.copy_range(ctx, from, to, len)).await
+            }
             Op::Fallocate { ino, handle, mode, offset, len } => {
                 Box::pin(self.fallocate(ctx, ino, handle, mode, offset, len)).await
             }
