@@ -1,6 +1,8 @@
 //! Flips single bits of used bytes in a stopped data directory, one at a time, starts it and reads everything: what was
-//! flipped must not come back as data. `holdfast dump --map` says which bytes are used.
+//! flipped must not come back as data, and where there is a second copy all of it is there and healed. `holdfast dump
+//! --map` says which bytes are used.
 
+mod copies;
 mod files;
 
 use std::collections::BTreeMap;
@@ -34,8 +36,13 @@ const KINDS: &[(&str, Cost)] = &[
     ("rows table", Cost::Metadata),
 ];
 
+/// What is flipped where everything lies on two disks: the data. Of each extent one copy is read first, so that half
+/// of the flips show nothing.
+const KINDS_OF_TWO: &[(&str, Cost)] =
+    &[("fragment header", Cost::Nothing), ("fragment data", Cost::Nothing)];
+
 /// A flip that nothing reads shows nothing: so many are tried for each that is wanted.
-const TRIES: u64 = 4;
+const TRIES: u64 = 8;
 
 /// The longest extent.
 const EXTENT_MAX: u64 = 1 << 20;
@@ -52,6 +59,8 @@ enum Cost {
     Extent,
     /// The block that it is in is EIO: two of a file's if they do not lie alike.
     Blocks,
+    /// Another copy serves, and this one is made good.
+    Nothing,
 }
 
 /// A line of the map.
@@ -78,33 +87,43 @@ enum Verdict {
     Refused,
 }
 
-/// Flips bits in each kind of region.
+/// Flips bits in each kind of region on one disk, and then in data that has copies on two.
 pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
+    let mut tally = flip_kinds(run, 1, KINDS)?;
+    tally.add(flip_kinds(run, 2, KINDS_OF_TWO)?);
+    Ok(tally)
+}
+
+fn flip_kinds(run: &Run, copies: u32, kinds: &[(&str, Cost)]) -> anyhow::Result<Tally> {
     let scratch = run.scratch("flips")?;
-    let mut up = Up::in_folder(&scratch, "1GiB");
+    let (home, pristine) = (scratch.join("home"), scratch.join("pristine"));
+    fs::create_dir(&home).context("make a folder")?;
+    let mut up = Up::in_folder(&scratch, "300MiB");
+    up.data = home.join("data");
     up.tuning = TUNING.into();
+    if copies > 1 {
+        copies::ask_for(&mut up, &home, copies);
+    }
     let files = fill(&up, run.seed)?;
-    let pristine = scratch.join("pristine");
-    fs::rename(&up.data, &pristine).context("set the data directory aside")?;
-    let bench = Bench { up, pristine, files };
-    let map = bench.map()?;
+    let map = map(&up)?;
+    fs::rename(&home, &pristine).context("set the data directory and its disks aside")?;
+    let bench = Bench { up, home, pristine, files };
     let mut tally = Tally::default();
-    for (kind, cost) in KINDS {
+    for (kind, cost) in kinds {
         let ranges: Vec<&Range> = map.iter().filter(|range| range.kind == *kind).collect();
         let mut random = Random::new(run.seed.wrapping_add(ranges.len() as u64));
         match flip_some(&bench, &ranges, *cost, run.count(2, 20), &mut random) {
             Ok(seen) => {
-                println!("flips: {kind}: {seen:?}");
+                println!("flips: {kind} with {copies} copies: {seen:?}");
                 tally.passed += 1;
             }
             Err(error) => {
-                println!("flips: {kind} with seed {} WRONG: {error:#}", run.seed);
+                println!("flips: {kind} with {copies} copies and seed {} WRONG: {error:#}", run.seed);
                 tally.failed += 1;
             }
         }
     }
-    let unknown: Vec<&str> = map.iter().map(|range| range.kind.as_str()).collect();
-    let unknown = unknown.iter().find(|kind| !KINDS.iter().any(|(known, _)| known == *kind));
+    let unknown = map.iter().find(|range| !KINDS.iter().any(|(known, _)| *known == range.kind));
     ensure!(unknown.is_none(), "the map has a kind that is not tested: {unknown:?}");
     Ok(tally)
 }
@@ -149,32 +168,44 @@ fn fill(up: &Up, seed: u64) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// What each flip starts from.
+/// One flip after the other.
 struct Bench {
     up: Up,
+    /// Where the data directory and its disks are.
+    home: PathBuf,
+    /// What each flip starts from.
     pristine: PathBuf,
     files: Files,
 }
 
-impl Bench {
-    fn map(&self) -> anyhow::Result<Vec<Range>> {
-        let mut dump = Command::new(tree::holdfast());
-        dump.args(["dump", "--map", "--json", "--data"]).arg(&self.pristine);
-        serde_json::from_str(&shell::read(&mut dump)?).context("read the map")
-    }
+fn map(up: &Up) -> anyhow::Result<Vec<Range>> {
+    let mut dump = Command::new(tree::holdfast());
+    dump.args(["dump", "--map", "--json", "--data"]).arg(&up.data);
+    serde_json::from_str(&shell::read(&mut dump)?).context("read the map")
+}
 
-    /// One flip in a copy of the data directory, and everything read.
-    fn flip(&self, range: &Range, at: u64, bit: u8, cost: Cost) -> anyhow::Result<Verdict> {
-        for leftover in [&self.up.data, &self.up.log] {
+impl Bench {
+    /// A copy of the data directory with one flip in it: the file, and what the byte is now.
+    fn flipped(&self, range: &Range, at: u64, bit: u8) -> anyhow::Result<(PathBuf, u8)> {
+        for leftover in [&self.home, &self.up.log] {
             shell::read(Command::new("rm").arg("-rf").arg(leftover))?;
         }
         let mut copy = Command::new("cp");
-        copy.args(["--archive", "--sparse=always"]).arg(&self.pristine).arg(&self.up.data);
+        copy.args(["--archive", "--sparse=always"]).arg(&self.pristine).arg(&self.home);
         shell::read(&mut copy)?;
         let path = self.up.data.join(&range.file);
         let file = File::options().read(true).write(true).open(&path).context("open the file")?;
         let flipped = byte(&file, at)? ^ bit;
         file.write_all_at(&[flipped], at).context("flip")?;
+        Ok((path, flipped))
+    }
+
+    /// One flip, and everything read.
+    fn flip(&self, range: &Range, at: u64, bit: u8, cost: Cost) -> anyhow::Result<Verdict> {
+        let (path, flipped) = self.flipped(range, at, bit)?;
+        if cost == Cost::Nothing {
+            return copies::heals(&self.up, &self.files);
+        }
         let started = self.up.start();
         let mut seen = Seen::default();
         let refused = match started {
@@ -216,6 +247,7 @@ impl Bench {
             }
             Cost::Extent => EXTENT_MAX + BLOCK,
             Cost::Blocks => 2 * BLOCK,
+            Cost::Nothing => 0,
         };
         ensure!(seen.refused.is_empty(), "names are lost to a flip of data: {seen:?}");
         ensure!(seen.unread.len() == 1, "more than one file is lost: {seen:?}");
