@@ -62,6 +62,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "replica:N", value_parser = copies)]
     pub redundancy: Option<u8>,
 
+    /// Read every stored byte again within so many days, and tell what is bad.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub scrub_days: u16,
+
     /// Serve /metrics, /healthz and /readyz there, for example 127.0.0.1:7490.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,

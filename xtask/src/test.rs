@@ -8,6 +8,7 @@ mod pjdfstest;
 mod postgres;
 mod real_work;
 mod setup;
+mod space;
 mod unit;
 
 use std::collections::BTreeSet;
@@ -136,6 +137,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
+    Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
     Stage { name: "flips", needs_release: true, run: flips::run },

@@ -1,4 +1,5 @@
 mod bench;
+mod compact;
 mod copies;
 mod files;
 mod full;

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
 use crate::ahead::Kept;
+use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
@@ -47,6 +48,8 @@ pub struct Figures {
     pub flush_failures: u64,
     /// Files whose accepted data was lost.
     pub lost: u64,
+    /// What compaction has done.
+    pub compaction: CompactionFigures,
 }
 
 /// One mount of a volume that nobody else has.
@@ -57,6 +60,7 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    pub(crate) compaction: Compaction,
     /// Extents that sequential readers read.
     pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
@@ -81,7 +85,7 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`].
+    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`], and should run [`Vfs::run_compactor`].
     pub fn new(parts: Parts) -> Vfs {
         let Parts { session, arena, extents, clock } = parts;
         let freed = Arc::new(Notify::new());
@@ -94,6 +98,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            compaction: Compaction::default(),
             kept: Kept::default(),
             freed,
             work: Notify::new(),
@@ -176,6 +181,7 @@ impl Vfs {
             flushes: self.flushes.load(Ordering::Relaxed),
             flush_failures: self.flush_failures.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            compaction: self.compaction.figures(),
         }
     }
 
