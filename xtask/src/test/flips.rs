@@ -38,8 +38,7 @@ const KINDS: &[(&str, Cost)] = &[
 
 /// What is flipped where everything lies on two disks: the data. Of each extent one copy is read first, so that half
 /// of the flips show nothing.
-const KINDS_OF_TWO: &[(&str, Cost)] =
-    &[("fragment header", Cost::Nothing), ("fragment data", Cost::Nothing)];
+const KINDS_OF_TWO: &[(&str, Cost)] = &[("fragment header", Cost::Nothing), ("fragment data", Cost::Nothing)];
 
 /// A flip that nothing reads shows nothing: so many are tried for each that is wanted.
 const TRIES: u64 = 8;
