@@ -64,6 +64,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "replica:N", value_parser = copies)]
     pub redundancy: Option<u8>,
 
+    /// Read every stored byte again within so many days, and tell what is bad.
+    #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub scrub_days: u16,
+
     /// Serve /metrics, /healthz and /readyz there, for example 127.0.0.1:7490.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
@@ -138,9 +142,17 @@ pub struct DumpArgs {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
+    /// Instead of a format, print which bytes of which file are used, and for what.
+    #[arg(long)]
+    pub map: bool,
+
+    /// Print the map as JSON.
+    #[arg(long, requires = "map")]
+    pub json: bool,
+
     /// Which format.
     #[command(subcommand)]
-    pub what: DumpWhat,
+    pub what: Option<DumpWhat>,
 }
 
 /// Arguments of `metadata`.

@@ -131,6 +131,19 @@ fn registry(report: &Report) -> Registry {
     gauges.each("client_files_lost", "Files whose accepted data was lost", None, "volume", mounts, |m| {
         (m.volume.clone(), m.lost)
     });
+    gauges.each("compaction", "Bytes that compaction wrote anew", bytes(), "volume", mounts, |m| {
+        (m.volume.clone(), m.compacted_bytes)
+    });
+    gauges.each("reclaim_waiting", "Dead bytes that are not freed yet", bytes(), "volume", mounts, |m| {
+        (m.volume.clone(), m.to_reclaim_bytes)
+    });
+    let scrub = [&report.scrub];
+    let node = |value: u64| ("0".to_string(), value);
+    gauges.each("scrub_bad", "Bad copies that the last pass found", None, "node", &scrub, |s| node(s.bad));
+    gauges.each("scrub_passes", "Passes that were finished", None, "node", &scrub, |s| node(s.passes));
+    gauges.each("scrub_read", "Bytes that the pass under way has read", bytes(), "node", &scrub, |s| {
+        node(s.bytes)
+    });
     let disks = &report.disks;
     gauges.each("disk_data", "Bytes that fragments may take", bytes(), "device", disks, |d| {
         (d.uuid.to_string(), d.data_bytes)

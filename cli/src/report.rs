@@ -28,6 +28,8 @@ pub struct Report {
     pub data: DataReport,
     /// Its disks, those that are away among them.
     pub disks: Vec<DiskReport>,
+    /// Its scrub.
+    pub scrub: ScrubReport,
     /// Its metadata service.
     pub metadata: MetadataReport,
 }
@@ -53,6 +55,27 @@ pub struct MountReport {
     pub flush_failures: u64,
     /// Files whose accepted data was lost since the mount.
     pub lost: u64,
+    /// Windows of files that compaction wrote anew since the mount.
+    pub compacted_windows: u64,
+    /// Their bytes.
+    pub compacted_bytes: u64,
+    /// Stored bytes that nothing names any more and that are not freed yet, of the first 10,000 extents.
+    pub to_reclaim_bytes: u64,
+}
+
+/// The scrub: every stored byte is read again in a period.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Passes that were finished.
+    pub passes: u64,
+    /// When the last one was, in seconds since 1970.
+    pub last_pass: Option<u64>,
+    /// Bad copies that the last pass, or the one that is under way, found.
+    pub bad: u64,
+    /// Fragments that the pass under way has read; 0 between two.
+    pub fragments: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
 }
 
 /// How safe the files' data is.
@@ -147,6 +170,7 @@ impl Report {
             mounts: Vec::new(),
             data: DataReport::default(),
             disks: Vec::new(),
+            scrub: ScrubReport::default(),
             metadata,
         }
     }

@@ -9,7 +9,7 @@ use types::ByteSize;
 use crate::args::StatusArgs;
 use crate::data_dir::{Found, admin_socket, inspect};
 use crate::http::ask_admin;
-use crate::report::{DataReport, DiskReport, Report};
+use crate::report::{DataReport, DiskReport, MountReport, Report};
 use crate::table::Table;
 
 /// Prints how the `up` on the data directory does; an error if none runs.
@@ -105,6 +105,16 @@ fn for_people(report: &Report) -> String {
         repaired.to_string(),
     ]);
     let disks = disk_table(&report.disks);
+    let mut space =
+        Table::new(&["COMPACTED", "WAITS FOR RECLAIM", "SCRUB PASSES", "THIS PASS", "BAD IN PASS"]);
+    let sum = |of: fn(&MountReport) -> u64| ByteSize(report.mounts.iter().map(of).sum()).to_string();
+    space.row([
+        sum(|mount| mount.compacted_bytes),
+        sum(|mount| mount.to_reclaim_bytes),
+        report.scrub.passes.to_string(),
+        ByteSize(report.scrub.bytes).to_string(),
+        report.scrub.bad.to_string(),
+    ]);
     let mut metadata = Table::new(&["METADATA", "LAST BACKUP", "APPLIED", "SYNCED", "LOG USED", "LOG SIZE"]);
     metadata.row([
         copies_text(report.metadata.copies),
@@ -114,7 +124,7 @@ fn for_people(report: &Report) -> String {
         ByteSize(report.metadata.log_used_bytes).to_string(),
         ByteSize(report.metadata.log_bytes).to_string(),
     ]);
-    text.push_str(&format!("\n{mounts}\n{data}\n{disks}\n{metadata}"));
+    text.push_str(&format!("\n{mounts}\n{data}\n{disks}\n{space}\n{metadata}"));
     text
 }
 

@@ -23,6 +23,8 @@ pub struct Mount {
     heartbeat: JoinHandle<()>,
     flusher: JoinHandle<()>,
     stop_flusher: oneshot::Sender<()>,
+    compactor: JoinHandle<()>,
+    stop_compactor: oneshot::Sender<()>,
 }
 
 /// Why a mount did not end as it should.
@@ -44,16 +46,13 @@ impl Mount {
         session: Arc<Session>,
         heartbeat: JoinHandle<()>,
     ) -> Mount {
-        let flushed = Arc::clone(&vfs);
-        let (stop_flusher, stopped) = oneshot::channel::<()>();
-        // A sender that is dropped unused does not stop it: a mount that is dropped goes on being served.
-        let stop = async {
-            if stopped.await.is_err() {
-                std::future::pending().await
-            }
-        };
+        let (flushed, compacted) = (Arc::clone(&vfs), Arc::clone(&vfs));
+        let (stop_flusher, stop) = stop_channel();
         let flusher = tokio::spawn(async move { flushed.run_flusher(stop).await });
-        Mount { kernel: Arc::new(kernel), vfs, arena, session, heartbeat, flusher, stop_flusher }
+        let (stop_compactor, stop) = stop_channel();
+        let compactor = tokio::spawn(async move { compacted.run_compactor(stop).await });
+        let kernel = Arc::new(kernel);
+        Mount { kernel, vfs, arena, session, heartbeat, flusher, stop_flusher, compactor, stop_compactor }
     }
 
     /// The mount point as the mount table shows it.
@@ -113,6 +112,10 @@ impl Mount {
         if let Err(error) = self.flusher.await {
             tracing::error!(%error, "the flusher ended badly");
         }
+        let _ = self.stop_compactor.send(());
+        if let Err(error) = self.compactor.await {
+            tracing::error!(%error, "compaction ended badly");
+        }
         // Without this a write that comes between the flush and the end of the process would be acknowledged and lost.
         self.vfs.end_writes();
         let flushed = self.vfs.flush_everything().await;
@@ -121,6 +124,17 @@ impl Mount {
         flushed?;
         Ok(closed?)
     }
+}
+
+/// What stops a loop. A sender that is dropped unused does not: a mount that is dropped goes on being served.
+fn stop_channel() -> (oneshot::Sender<()>, impl Future<Output = ()> + Send) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        if stopped.await.is_err() {
+            std::future::pending().await
+        }
+    };
+    (stop, stopped)
 }
 
 /// Runs what blocks beside the runtime's own threads: unmounting may need them to write mapped pages.

@@ -6,6 +6,7 @@
 mod backup;
 mod figures;
 mod folder;
+mod map;
 mod offline;
 mod reclaim;
 mod service;
@@ -14,6 +15,7 @@ mod space;
 pub use backup::{Backup, BackupError, Head, ReadError, Reader, Row, Totals};
 pub use figures::{Figures, Latency};
 pub use folder::{CreateError, OpenError, Options};
+pub use map::{Used, UsedKind};
 pub use meta_raft::{Beat, Payload, Position, Record};
 pub use offline::{LogRecord, LogReport, Offline, OfflineError};
 pub use service::Service;

@@ -66,6 +66,7 @@ impl Service {
     pub fn open(data: &Path, options: Options) -> Result<Service, OpenError> {
         let folder = Folder::of(data);
         let (disk, shape) = folder.open_log(options.backend)?;
+        folder.mend_log(&disk)?;
         let rows = Arc::new(LsmRows::open(&folder.rows(), shape.uuid)?);
         let watch = Arc::new(Watch::new(&folder, &options));
         let guard = watch.clone();

@@ -2,11 +2,13 @@
 
 mod bad_input;
 mod bench;
+mod flips;
 mod fsx;
 mod pjdfstest;
 mod postgres;
 mod real_work;
 mod setup;
+mod space;
 mod unit;
 
 use std::collections::BTreeSet;
@@ -135,8 +137,10 @@ const STAGES: &[Stage] = &[
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
+    Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
+    Stage { name: "flips", needs_release: true, run: flips::run },
     Stage { name: "sim", needs_release: false, run: simulation },
     Stage { name: "sim-bugs", needs_release: false, run: planted_bugs },
 ];

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::backup;
 use crate::http::{Live, Pages};
-use crate::report::{DataReport, DiskReport, MetadataReport, MountReport, Report};
+use crate::report::{DataReport, DiskReport, MetadataReport, MountReport, Report, ScrubReport};
 use crate::stream::{Parts as BodyParts, Streamed, streamed};
 use crate::up::VOLUME;
 use crate::up::parts::Parts;
@@ -117,6 +117,9 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
         lost: figures.files.lost,
+        compacted_windows: figures.files.compaction.windows,
+        compacted_bytes: figures.files.compaction.bytes,
+        to_reclaim_bytes: parts.dead_bytes().await.unwrap_or(0),
     };
     let identity = parts.dir.identity();
     Report {
@@ -130,6 +133,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         mounts: vec![mount],
         data: data(parts),
         disks: disks(parts).await,
+        scrub: scrub(parts),
         metadata: metadata(parts),
     }
 }
@@ -226,6 +230,17 @@ fn data(parts: &Parts) -> DataReport {
         filled_bytes: counts.filled_bytes,
         bad_copies: counts.bad_copies,
         repaired: counts.repaired,
+    }
+}
+
+fn scrub(parts: &Parts) -> ScrubReport {
+    let state = parts.scrub.state();
+    ScrubReport {
+        passes: state.passes,
+        last_pass: state.last_pass,
+        bad: state.bad_in_pass,
+        fragments: state.fragments,
+        bytes: state.bytes,
     }
 }
 

@@ -1,8 +1,7 @@
 //! The kernel's requests as operations.
 //!
-//! What is not built is answered so that the kernel does it itself: `ENOSYS` makes it remember and fall back (lseek:
-//! holes are data; copy_file_range: splice; poll: always ready; O_TMPFILE and statx: not there). Locks are not
-//! negotiated, so they never come.
+//! What is not built is answered so that the kernel does it itself: `ENOSYS` makes it remember and fall back (poll:
+//! always ready; O_TMPFILE and statx: not there). Locks are not negotiated, so they never come.
 
 use std::ffi::OsStr;
 use std::io;
@@ -455,29 +454,44 @@ impl fuser::Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _handle: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        let op = convert::seek(offset, whence).map(|(offset, to)| Op::Seek {
+            ino: Ino(ino.0),
+            handle: Handle(handle.0),
+            offset,
+            to,
+        });
+        self.0.run_if(ctx(request), op, reply);
     }
 
     fn copy_file_range(
         &self,
-        _request: &Request,
-        _ino_in: INodeNo,
-        _handle_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _handle_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
-        _flags: CopyFileRangeFlags,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        to: INodeNo,
+        to_handle: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags, // the kernel refuses all that there are
         reply: ReplyWrite,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        let op = Op::CopyRange {
+            ino: Ino(ino.0),
+            handle: Handle(handle.0),
+            offset,
+            to: Ino(to.0),
+            to_handle: Handle(to_handle.0),
+            to_offset,
+            len,
+        };
+        self.0.run(ctx(request), op, reply);
     }
 }

@@ -36,6 +36,7 @@ fn mismatch(outcome: &Outcome) -> Errno {
         Outcome::Opened { .. } => "Opened",
         Outcome::Bytes(_) => "Bytes",
         Outcome::Written(_) => "Written",
+        Outcome::Offset(_) => "Offset",
         Outcome::Entries { .. } => "Entries",
         Outcome::StatFs(_) => "StatFs",
         Outcome::Names(_) => "Names",
@@ -107,6 +108,10 @@ answer!(fuser::ReplyData, |reply| {
 
 answer!(fuser::ReplyWrite, |reply| {
     Outcome::Written(bytes) => { reply.written(bytes); Ok(u64::from(bytes)) }
+});
+
+answer!(fuser::ReplyLseek, |reply| {
+    Outcome::Offset(offset) => { reply.offset(offset as i64); Ok(0) }
 });
 
 answer!(fuser::ReplyStatfs, |reply| {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use namespace::{Attr, FallocateMode, FileKind, NewKind, SetTime, XattrMode};
 use types::{Errno, Nanos};
-use vfs::{OpenFlags, RenameFlags};
+use vfs::{OpenFlags, RenameFlags, SeekTo};
 
 /// Our errno as a reply carries it.
 pub(crate) fn errno(error: Errno) -> fuser::Errno {
@@ -129,6 +129,16 @@ pub(crate) fn fallocate_mode(mode: i32) -> Result<FallocateMode, Errno> {
     }
 }
 
+/// What lseek(2) looks for, and from where on. Before the file's beginning there is neither data nor a hole.
+pub(crate) fn seek(offset: i64, whence: i32) -> Result<(u64, SeekTo), Errno> {
+    let to = match whence {
+        libc::SEEK_DATA => SeekTo::Data,
+        libc::SEEK_HOLE => SeekTo::Hole,
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok((u64::try_from(offset).map_err(|_| Errno::ENXIO)?, to))
+}
+
 /// The flags of setxattr(2).
 pub(crate) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
     match flags {
@@ -141,7 +151,7 @@ pub(crate) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::{fallocate_mode, nanos, open_flags, rename_flags, system_time, xattr_mode};
+    use super::{fallocate_mode, nanos, open_flags, rename_flags, seek, system_time, xattr_mode};
     use std::time::{Duration, UNIX_EPOCH};
     use types::{Errno, Nanos};
 
@@ -174,6 +184,8 @@ mod tests {
         assert_eq!(fallocate_mode(libc::FALLOC_FL_PUNCH_HOLE), Err(Errno::EOPNOTSUPP));
         assert_eq!(fallocate_mode(0x4000), Err(Errno::EOPNOTSUPP));
         assert_eq!(xattr_mode(4), Err(Errno::EINVAL));
+        assert_eq!(seek(0, libc::SEEK_END), Err(Errno::EINVAL));
+        assert_eq!(seek(-1, libc::SEEK_DATA), Err(Errno::ENXIO));
         assert_eq!(rename_flags(fuser::RenameFlags::from_bits_retain(8)), Err(Errno::EINVAL));
     }
 

@@ -50,6 +50,7 @@ kinds! {
     Read = "read", Write = "write", Flush = "flush", Release = "release", Fsync = "fsync", OpenDir = "opendir",
     ReadDir = "readdir", ReleaseDir = "releasedir", FsyncDir = "fsyncdir", StatFs = "statfs", SetXattr = "setxattr",
     GetXattr = "getxattr", ListXattr = "listxattr", RemoveXattr = "removexattr", Fallocate = "fallocate",
+    Seek = "seek", CopyRange = "copyrange",
 }
 
 /// How often an operation failed, by error.

@@ -9,8 +9,8 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, fallocate, groups, keys, names, projects, reclaim, remove, rename, rewrite, row,
-    sessions, slots, xattrs,
+    attrs, cluster, commit, copy, fallocate, groups, keys, names, projects, reclaim, remove, rename, rewrite,
+    row, sessions, slots, xattrs,
 };
 
 /// The changes that an entry makes to the rows, and the answer to each of its commands.
@@ -129,6 +129,11 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
             fallocate::fallocate(tx, *ino, *mode, *offset, *len, *kill_priv)
         }
         Command::Touch { ino } => attrs::touch(tx, *ino),
+        Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv } => {
+            let from = copy::Place { ino: *from, offset: *from_offset };
+            let to = copy::Place { ino: *to, offset: *to_offset };
+            copy::copy(tx, from, to, *len, *kill_priv)
+        }
         Command::SetQuota { dir, bytes, inodes } => projects::set(tx, *dir, *bytes, *inodes),
         Command::RemoveQuota { dir } => projects::remove(tx, *dir),
         Command::CountQuota { steps } => projects::step(tx, *steps),

@@ -440,6 +440,24 @@ pub enum Command {
         /// Set-id bits and capabilities are cleared.
         kill_priv: bool,
     },
+    /// A range of a file becomes a range of another, or a range of the same that is apart from it, by naming the same
+    /// extents (copy_file_range(2)). Holes and space that is set aside become holes. The answer says how much was
+    /// copied: less at the source's end, or where many map rows meet; 0 if the first bytes lie in a row and not in an
+    /// extent, on either side.
+    CopyRange {
+        /// From which file.
+        from: Ino,
+        /// First byte there.
+        from_offset: u64,
+        /// To which file; its size grows over the range.
+        to: Ino,
+        /// First byte there.
+        to_offset: u64,
+        /// Bytes at most.
+        len: u64,
+        /// Set-id bits and capabilities of the destination are cleared.
+        kill_priv: bool,
+    },
     /// The file was read: atime moves if relatime says so.
     Touch {
         /// Which.
@@ -492,6 +510,13 @@ pub enum Reply {
     /// The attributes of the inode after the command (`Create`, `Link`, `SetAttr`, `Commit`, `Fallocate`, `Touch`,
     /// `Rewrite`).
     Attr(Attr),
+    /// The destination's attributes after it, and how many bytes it now shares (`CopyRange`).
+    Copied {
+        /// The attributes.
+        attr: Attr,
+        /// The bytes.
+        bytes: u64,
+    },
     /// A name went; the attributes of what it named, after it, `nlink` 0 if it is gone (`Unlink`, `Rmdir`).
     Removed(Attr),
     /// What was moved, and what stood at the new name before (`Rename`): its attributes after it.

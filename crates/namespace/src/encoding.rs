@@ -185,6 +185,7 @@ wire_enum!(Command {
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
+    50 => CopyRange { from, from_offset, to, to_offset, len, kill_priv },
     70 => SetQuota { dir, bytes, inodes },
     71 => RemoveQuota { dir },
     72 => CountQuota { steps },
@@ -205,6 +206,7 @@ wire_enum!(Reply {
     10 => SlotMisuse,
     11 => ReplyGone,
     12 => Fenced,
+    20 => Copied { attr, bytes },
 });
 
 #[cfg(test)]

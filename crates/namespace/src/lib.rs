@@ -13,6 +13,7 @@ mod check;
 mod cluster;
 mod command;
 mod commit;
+mod copy;
 mod describe;
 mod encoding;
 mod fallocate;

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
-use types::{ExtentId, Ino, VolumeId};
+use types::{Errno, ExtentId, Ino, VolumeId};
 
 use crate::keys;
 use crate::row;
@@ -164,7 +164,7 @@ impl MapEdit {
     }
 
     /// Counts what changed: extents' rows and bytes, the inode's space, what it counts for. Growth over a limit is
-    /// `ENOSPC` or `EDQUOT`.
+    /// `ENOSPC` or `EDQUOT`, and more rows that name one extent than it can count are `ENOSPC`.
     pub(crate) fn finish(self, tx: &mut Tx<'_, '_>) -> Outcome<()> {
         self.count_all(tx, false)
     }
@@ -184,7 +184,11 @@ impl MapEdit {
             let wrong =
                 || RowsError(format!("extent {id}, named by the map of inode {}, is miscounted", self.ino));
             let mut extent: Extent = tx.get(&key)?.ok_or_else(wrong)?;
-            extent.refs = u32::try_from(i64::from(extent.refs) + refs).map_err(|_| wrong())?;
+            let refs = i64::from(extent.refs) + refs;
+            if refs > i64::from(u32::MAX) {
+                return Err(Errno::ENOSPC.into());
+            }
+            extent.refs = u32::try_from(refs).map_err(|_| wrong())?;
             extent.live = extent.live.checked_add_signed(live).ok_or_else(wrong)?;
             tx.put(key, &extent);
             if extent.refs == 0 {

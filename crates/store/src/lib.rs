@@ -34,7 +34,7 @@ pub use commit::Driver;
 pub use disk::{OpenOptions, RecoveryReport, format, grow, open};
 pub use error::{CloseError, Damage, FormatError, GrowError, OpenError};
 pub use fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    Checked, DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 pub use header::{Header, HeaderError, INLINE_MAX, STORED_MAX};

@@ -13,6 +13,7 @@ use types::{Dseq, Errno};
 use crate::errno;
 use crate::layout::{self, Dirty};
 use crate::node::{Failing, Node};
+use crate::pack;
 use crate::space::Charge;
 use crate::vfs::Vfs;
 
@@ -210,16 +211,15 @@ impl Vfs {
     ) -> Result<Content, Errno> {
         let dirty = layout::union(records.iter().map(Record::range));
         let ranges = layout::extents(&dirty, size, before.inline.len() as u64);
-        let mut content = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
+        let mut content = (Vec::new(), Vec::with_capacity(ranges.len()));
         let mut failed = None;
-        for ranges in ranges.chunks(SEALS) {
-            let seals = ranges.iter().map(|range| self.seal(node, through, &dirty, range));
-            for (range, sealed) in ranges.iter().zip(join_all(seals).await) {
+        for packs in pack::packs(&ranges).chunks(SEALS) {
+            let seals = packs.iter().map(|pack| self.seal(node, through, &dirty, pack));
+            for (pack, sealed) in packs.iter().zip(join_all(seals).await) {
                 match sealed {
-                    Ok(extent) => {
-                        let len = (range.end - range.start) as u32;
-                        content.1.push(Segment { start: range.start, len, extent: extent.id, offset: 0 });
-                        content.0.push(extent);
+                    Ok(extents) => {
+                        content.1.extend(pack::segments(pack, &extents));
+                        content.0.extend(extents);
                     }
                     Err(errno) => failed = Some(errno),
                 }
@@ -238,20 +238,26 @@ impl Vfs {
         }
     }
 
+    /// Seals ranges, one behind the other, into one extent, or into several where the disks have no run that long.
     async fn seal(
         &self,
         node: &Node,
         through: Dseq,
         dirty: &[Range<u64>],
-        range: &Range<u64>,
-    ) -> Result<NewExtent, Errno> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        for gap in layout::gaps(range, dirty) {
-            let part = &mut bytes[(gap.start - range.start) as usize..(gap.end - range.start) as usize];
-            self.read_rows(node.ino, gap.start, part).await?;
+        pack: &[Range<u64>],
+    ) -> Result<Vec<NewExtent>, Errno> {
+        let mut bytes = vec![0; pack.iter().map(|range| (range.end - range.start) as usize).sum()];
+        let mut rest = bytes.as_mut_slice();
+        for range in pack {
+            let (part, behind) = rest.split_at_mut((range.end - range.start) as usize);
+            for gap in layout::gaps(range, dirty) {
+                let hole = (gap.start - range.start) as usize..(gap.end - range.start) as usize;
+                self.read_rows(node.ino, gap.start, &mut part[hole]).await?;
+            }
+            self.lay_over(node, through, range.start, part)?;
+            rest = behind;
         }
-        self.lay_over(node, through, range.start, &mut bytes)?;
-        self.extents.seal(&bytes).await.map_err(|error| {
+        self.seal_when_there_is_room(&bytes).await.map_err(|error| {
             tracing::warn!(ino = node.ino.0, %error, "an extent was not stored");
             errno::of_seal(&error)
         })

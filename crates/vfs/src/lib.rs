@@ -6,6 +6,8 @@
 
 mod ahead;
 mod attr;
+mod compact;
+mod copy;
 mod dir;
 mod errno;
 mod flush;
@@ -16,7 +18,9 @@ mod names;
 mod node;
 mod op;
 mod open;
+mod pack;
 mod read;
+mod seek;
 mod space;
 mod table;
 mod vfs;
@@ -26,6 +30,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub use compact::CompactionFigures;
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

@@ -50,6 +50,15 @@ pub struct RenameFlags {
     pub whiteout: bool,
 }
 
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeekTo {
+    /// `SEEK_DATA`.
+    Data,
+    /// `SEEK_HOLE`.
+    Hole,
+}
+
 /// How long the kernel may use what it was told without asking again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TimeToLive {
@@ -127,6 +136,11 @@ pub enum Op {
     ListXattr { ino: Ino },
     /// removexattr(2): `Done`.
     RemoveXattr { ino: Ino, name: Vec<u8> },
+    /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`: `Offset`. `ENXIO` at and behind the end, and for data where only a
+    /// hole follows.
+    Seek { ino: Ino, handle: Handle, offset: u64, to: SeekTo },
+    /// copy_file_range(2): `Written`, maybe less than was asked for; 0 only at the end of the source.
+    CopyRange { ino: Ino, handle: Handle, offset: u64, to: Ino, to_handle: Handle, to_offset: u64, len: u64 },
     /// fallocate(2): `Done`.
     Fallocate { ino: Ino, handle: Handle, mode: FallocateMode, offset: u64, len: u64 },
 }
@@ -163,6 +177,7 @@ pub enum Outcome {
     },
     Bytes(Vec<u8>),
     Written(u32),
+    Offset(u64),
     Entries {
         entries: Vec<DirEntry>,
         ttl: TimeToLive,

@@ -30,6 +30,12 @@ const RESERVE_MAX: u64 = 16 << 20;
 const RECLAIM_WAITS: u32 = 20;
 const RECLAIM_WAIT: Duration = Duration::from_millis(100);
 
+/// A write waits for so many walks of compaction, which may find ever more while others write.
+pub(crate) const WALKS_MAX: u64 = 8;
+
+/// However much others delete and compaction finds, it waits no longer than a minute.
+const WAITS_MAX: u32 = 600;
+
 /// What the mount knows of its volume's space.
 pub(crate) struct Space {
     known: Mutex<Known>,
@@ -99,6 +105,12 @@ impl Space {
         fits && room
     }
 
+    /// Whether the volume's limit leaves room for `growth` more.
+    fn fits(&self, growth: u64) -> bool {
+        let known = self.known();
+        known.used.saturating_add(known.charged.growth).saturating_add(growth) <= known.limit
+    }
+
     /// Gives back what was charged.
     pub(crate) fn release(&self, charge: Charge) {
         let mut known = self.known();
@@ -154,8 +166,9 @@ impl Vfs {
         if self.charge(charge) {
             return Ok(charge);
         }
-        let mut waits = 0;
-        loop {
+        let mut hurry = None;
+        let (walks, mut waits) = (self.compaction.walks(), 0);
+        for _ in 0..WAITS_MAX {
             let flushed = self.flush_everything().await;
             let shrank = std::mem::take(&mut self.space.known().shrank);
             self.look_at_space().await?;
@@ -163,13 +176,22 @@ impl Vfs {
             if self.space.charge(charge, growth, || self.extents.space()) {
                 return Ok(charge);
             }
-            if !shrank && waits == 0 || waits >= RECLAIM_WAITS {
+            if shrank {
+                waits = RECLAIM_WAITS;
+            }
+            // Compaction brings back no byte of the volume, only of the disks.
+            let may_come = self.space.fits(growth) && self.may_find_room();
+            if waits == 0 && !may_come || self.compaction.walks() > walks + WALKS_MAX {
                 // If flushing failed for another reason that is the one to tell.
                 return Err(flushed.err().map_or(Errno::ENOSPC, |failed| failed.errno));
             }
-            waits += 1;
+            if may_come {
+                hurry.get_or_insert_with(|| self.wait_for_room());
+            }
+            waits = waits.saturating_sub(1);
             self.clock.sleep(RECLAIM_WAIT).await;
         }
+        Err(Errno::ENOSPC)
     }
 
     /// How many bytes of whole blocks in a range the file has already.

@@ -1,4 +1,6 @@
 mod bench;
+mod compact;
+mod copies;
 mod files;
 mod full;
 mod model;

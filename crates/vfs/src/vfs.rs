@@ -13,6 +13,8 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
 use crate::ahead::Kept;
+use crate::compact::{Compaction, CompactionFigures};
+use crate::copy;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
 use crate::space::Space;
@@ -46,6 +48,8 @@ pub struct Figures {
     pub flush_failures: u64,
     /// Files whose accepted data was lost.
     pub lost: u64,
+    /// What compaction has done.
+    pub compaction: CompactionFigures,
 }
 
 /// One mount of a volume that nobody else has.
@@ -56,6 +60,7 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    pub(crate) compaction: Compaction,
     /// Extents that sequential readers read.
     pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
@@ -80,7 +85,7 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`].
+    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`], and should run [`Vfs::run_compactor`].
     pub fn new(parts: Parts) -> Vfs {
         let Parts { session, arena, extents, clock } = parts;
         let freed = Arc::new(Notify::new());
@@ -93,6 +98,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            compaction: Compaction::default(),
             kept: Kept::default(),
             freed,
             work: Notify::new(),
@@ -149,6 +155,12 @@ impl Vfs {
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,
             Op::RemoveXattr { ino, name } => self.removexattr(ctx, ino, name).await,
+            Op::Seek { ino, handle, offset, to } => Box::pin(self.seek(ino, handle, offset, to)).await,
+            Op::CopyRange { ino, handle, offset, to, to_handle, to_offset, len } => {
+                let from = copy::Place { ino, handle, offset };
+                let to = copy::Place { ino: to, handle: to_handle, offset: to_offset };
+                Box::pin(self.copy_range(ctx, from, to, len)).await
+            }
             Op::Fallocate { ino, handle, mode, offset, len } => {
                 Box::pin(self.fallocate(ctx, ino, handle, mode, offset, len)).await
             }
@@ -169,6 +181,7 @@ impl Vfs {
             flushes: self.flushes.load(Ordering::Relaxed),
             flush_failures: self.flush_failures.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            compaction: self.compaction.figures(),
         }
     }
 

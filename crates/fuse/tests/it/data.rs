@@ -98,21 +98,29 @@ fn a_shared_mapping_is_written_back_by_msync() {
 }
 
 #[test]
-fn what_is_not_built_is_left_to_the_kernel() {
+fn copies_and_holes_are_asked_for() {
     let Some(mount) = fixture() else { return };
     let bytes = pattern(100_000);
     mount.memory.tree().put(b"f", &bytes);
-    // copy_file_range: std::fs::copy tries it first
+    // std::fs::copy tries copy_file_range first
     fs::copy(mount.path("f"), mount.path("g")).expect("copy");
+    let copies = mount.memory.asked(|op, _| matches!(op, Op::CopyRange { .. }).then_some(()));
+    assert!(!copies.is_empty());
     let mut file = File::open(mount.path("g")).expect("open");
     let mut copied = Vec::new();
     file.read_to_end(&mut copied).expect("read");
     assert!(copied == bytes);
-    // lseek: all is data, with a hole at the end
     let seek = |how| rustix::fs::seek(&file, how);
     assert_eq!(seek(rustix::fs::SeekFrom::Data(10)), Ok(10));
     assert_eq!(seek(rustix::fs::SeekFrom::Hole(10)), Ok(100_000));
     assert_eq!(seek(rustix::fs::SeekFrom::Data(100_000)), Err(rustix::io::Errno::NXIO));
+}
+
+#[test]
+fn what_is_not_built_is_left_to_the_kernel() {
+    let Some(mount) = fixture() else { return };
+    mount.memory.tree().put(b"g", b"some");
+    let file = File::open(mount.path("g")).expect("open");
     // locks: between two open files, and no request
     let other = File::open(mount.path("g")).expect("open");
     flock(&file, FlockOperation::LockExclusive).expect("lock");
@@ -122,7 +130,7 @@ fn what_is_not_built_is_left_to_the_kernel() {
         File::options().write(true).custom_flags(libc::O_TMPFILE).open(&mount.dir).expect_err("refused");
     assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP));
     // access(2) is decided by the kernel
-    rustix::fs::access(mount.path("f"), rustix::fs::Access::READ_OK).expect("access");
+    rustix::fs::access(mount.path("g"), rustix::fs::Access::READ_OK).expect("access");
     // poll(2): always ready
     let mut polled = [rustix::event::PollFd::new(&file, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut polled, None), Ok(1));

@@ -8,7 +8,7 @@ use fuse::{Filesystem, OpFuture};
 use namespace::{Attr, DirEntry, FallocateMode, FileKind, NewKind, SetTime, XattrMode};
 use tokio::sync::Semaphore;
 use types::{Dseq, Errno, Grant, Ino, Nanos};
-use vfs::{Ctx, Handle, Op, Outcome, StatFs, TimeToLive};
+use vfs::{Ctx, Handle, Op, Outcome, SeekTo, StatFs, TimeToLive};
 
 /// Lookups of this name wait for [`Memory::gate`].
 pub const SLOW: &[u8] = b"slow";
@@ -231,6 +231,23 @@ impl Tree {
             Op::RemoveXattr { ino, name } => {
                 self.node(ino).xattrs.remove(&name).ok_or(Errno::ENODATA)?;
                 Outcome::Done
+            }
+            // All is data.
+            Op::Seek { ino, offset, to, .. } => match self.node(ino).attr.size {
+                size if offset >= size => return Err(Errno::ENXIO),
+                _ if to == SeekTo::Data => Outcome::Offset(offset),
+                size => Outcome::Offset(size),
+            },
+            Op::CopyRange { ino, offset, to, to_offset, len, .. } => {
+                let data = &self.node(ino).data;
+                let from = data.len().min(offset as usize);
+                let part = data[from..data.len().min(from.saturating_add(len as usize))].to_vec();
+                let end = to_offset + part.len() as u64;
+                if end > self.node(to).attr.size {
+                    self.resize(to, end);
+                }
+                self.node(to).data[to_offset as usize..end as usize].copy_from_slice(&part);
+                Outcome::Written(part.len() as u32)
             }
             Op::Fallocate { ino, mode, offset, len, .. } => {
                 let grows = matches!(mode, FallocateMode::Allocate | FallocateMode::Zero);

@@ -60,6 +60,14 @@ fn commands() -> Vec<Command> {
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
         Command::Touch { ino },
+        Command::CopyRange {
+            from: ino,
+            from_offset: 1,
+            to: parent,
+            to_offset: u64::MAX,
+            len: 1 << 40,
+            kill_priv: true,
+        },
         Command::SetQuota { dir: ino, bytes: Some(1 << 30), inodes: None },
         Command::RemoveQuota { dir: ino },
         Command::CountQuota { steps: 1000 },
@@ -203,6 +211,7 @@ fn replies_survive_their_bytes() {
         Reply::SlotMisuse,
         Reply::ReplyGone,
         Reply::Fenced,
+        Reply::Copied { attr: attr(), bytes: 1 << 33 },
     ];
     for reply in replies {
         let mut bytes = Vec::new();

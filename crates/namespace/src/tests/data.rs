@@ -205,3 +205,54 @@ fn a_small_file_keeps_the_space_set_aside_behind_it() {
     assert_eq!(world.bytes(ino), [1; 10]);
     world.assert_sound();
 }
+
+fn copy(world: &mut World, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<u64, Errno> {
+    let (from, from_offset) = from;
+    let (to, to_offset) = to;
+    match world.run(Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv: false }) {
+        Reply::Copied { bytes, .. } => Ok(bytes),
+        Reply::Failed(errno) => Err(errno),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_copied_range_names_the_extents_of_its_source() {
+    let mut world = World::new();
+    let (from, to) = (world.file("from"), world.file("to"));
+    world.write(from, &[(0, 1 << 20), (2 << 20, 1 << 20)]);
+    fallocate(&mut world, from, FallocateMode::Allocate, 1 << 20, 4096).unwrap();
+    assert_eq!(copy(&mut world, (from, 100), (to, 5), u64::MAX >> 1), Ok((3 << 20) - 100), "to the end");
+    assert!(world.bytes(to)[5..] == world.bytes(from)[100..]);
+    assert_eq!(world.segments(to), 2, "neither the hole nor what is only set aside has a row");
+    assert_eq!(copy(&mut world, (from, 3 << 20), (to, 0), 1), Ok(0), "nothing is behind the end");
+    let expected = world.bytes(to);
+    truncate(&mut world, from, 0).unwrap();
+    assert!(world.bytes(to) == expected, "the extents outlive their first file");
+    assert_eq!(world.dead(), []);
+    truncate(&mut world, to, 0).unwrap();
+    assert_eq!(world.dead().len(), 2);
+    world.assert_sound();
+}
+
+#[test]
+fn a_copy_takes_space_and_has_its_limits() {
+    let mut world = World::new();
+    let (from, to) = (world.file("from"), world.file("to"));
+    world.write(from, &[(0, 1 << 20)]);
+    assert_eq!(copy(&mut world, (from, 0), (from, 4096), 8192), Err(Errno::EINVAL), "over itself");
+    assert_eq!(copy(&mut world, (from, 0), (from, 1 << 20), 1 << 20), Ok(1 << 20), "behind itself");
+    assert_eq!(world.used(), 2 << 20);
+    assert_eq!(copy(&mut world, (from, 0), (to, i64::MAX as u64 - 9), 10), Err(Errno::EFBIG));
+    assert_eq!(copy(&mut world, (from, 0), (Ino::ROOT, 0), 10), Err(Errno::EISDIR));
+    world.service(Command::SetLimit { volume: VolumeId(1), limit: (2 << 20) + 4096 });
+    assert_eq!(copy(&mut world, (from, 0), (to, 0), 8192), Err(Errno::ENOSPC));
+    assert_eq!(copy(&mut world, (from, 0), (to, 0), 4096), Ok(4096));
+    world.service(Command::SetLimit { volume: VolumeId(1), limit: 4 << 20 });
+    let small = world.file("small");
+    world.commit(small, Content::Inline(vec![1; 100]), 100);
+    assert_eq!(copy(&mut world, (small, 0), (to, 0), 100), Ok(0), "no extent holds these bytes");
+    assert_eq!(copy(&mut world, (from, 0), (small, 50), 4096), Ok(0), "half a row is not replaced");
+    assert_eq!(copy(&mut world, (from, 0), (small, 0), 4096), Ok(4096), "a whole one is");
+    world.assert_sound();
+}

@@ -1,6 +1,7 @@
 //! Random commands, against the reference after each.
 
 mod lists;
+mod maps;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -75,7 +76,7 @@ impl Pair {
 
     fn step(&mut self, (op, a, b, c): Seed) {
         let before: Vec<u64> = self.model.nodes.keys().copied().collect();
-        match op % 16 {
+        match op % 17 {
             0..3 => self.create(a, b, c),
             3 => self.link(a, b, c),
             4 => self.remove(false, a, b, c),
@@ -87,6 +88,7 @@ impl Pair {
             12 => self.shatter(a, b, c),
             13 => self.fallocate(a, b, c),
             14 => self.xattr(a, b, c),
+            15 => self.copy(a, b, c),
             _ => self.rest(a, b),
         }
         self.gone.extend(before.into_iter().filter(|ino| !self.model.nodes.contains_key(ino)));
@@ -275,26 +277,6 @@ impl Pair {
         assert_eq!(self.write(ino, content, size, kill_priv), Ok(()));
     }
 
-    /// More map rows than a truncate deletes at once.
-    fn shatter(&mut self, a: u64, b: u64, c: u64) {
-        let ino = self.some(FileKind::File, a);
-        if self.model.get(ino).kind != FileKind::File {
-            return;
-        }
-        let extent = self.world.new_extent(8_192);
-        let first = 4096 + b % 10_000;
-        let (count, step) = (200 + c % 150, 3 + c % 60);
-        let segments = (0..count)
-            .map(|i| {
-                let len = (1 + (i + c) % 3) as u32;
-                Segment { start: first + i * step, len, extent: extent.id, offset: i as u32 }
-            })
-            .collect();
-        let size = self.model.get(ino).data.len().max((first + count * step) as usize);
-        let content = Content::Segments { extents: vec![extent], segments };
-        assert_eq!(self.write(ino, content, size, false), Ok(()));
-    }
-
     fn fallocate(&mut self, a: u64, b: u64, c: u64) {
         let ino = self.some(FileKind::File, a);
         let modes = [
@@ -435,7 +417,7 @@ fn timeless(mut reply: Reply) -> Reply {
         (attr.atime, attr.mtime, attr.ctime, attr.btime) = Default::default();
     };
     match &mut reply {
-        Reply::Attr(attr) | Reply::Removed(attr) => strip(attr),
+        Reply::Attr(attr) | Reply::Removed(attr) | Reply::Copied { attr, .. } => strip(attr),
         Reply::Renamed { moved, other } => {
             strip(moved);
             other.iter_mut().for_each(strip);

@@ -7,7 +7,7 @@ use proptest::test_runner::{Config, TestRunner};
 use types::{Errno, Ino, Nanos};
 
 use super::bench::{Bench, Sizes};
-use crate::{Handle, Op};
+use crate::{Handle, Op, Outcome, SeekTo};
 
 const FILES: usize = 3;
 
@@ -17,6 +17,7 @@ enum Step {
     Read { file: usize, offset: u64, len: u32 },
     Truncate { file: usize, size: u64 },
     Allocate { file: usize, mode: FallocateMode, offset: u64, len: u64 },
+    Copy { from: usize, offset: u64, to: usize, to_offset: u64, len: u64 },
     SetTime { file: usize, secs: i64 },
     Fsync { file: usize },
     FlushAll,
@@ -56,6 +57,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (file.clone(), prop_oneof![Just(0_u64), place()]).prop_map(|(file, size)| Step::Truncate { file, size }),
         2 => (file.clone(), mode, place(), length())
             .prop_map(|(file, mode, offset, len)| Step::Allocate { file, mode, offset, len: len as u64 }),
+        2 => (file.clone(), place(), file.clone(), place(), length()).prop_map(
+            |(from, offset, to, to_offset, len)| Step::Copy { from, offset, to, to_offset, len: len as u64 }
+        ),
         1 => (file.clone(), 0_i64..2_000_000_000).prop_map(|(file, secs)| Step::SetTime { file, secs }),
         2 => file.clone().prop_map(|file| Step::Fsync { file }),
         1 => Just(Step::FlushAll),
@@ -131,6 +135,9 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
             }
             file.is_durable();
         }
+        Step::Copy { from, offset, to, to_offset, len } => {
+            copy(bench, files, (from, offset), (to, to_offset), len).await
+        }
         Step::SetTime { file, secs } => {
             let file = &mut files[file];
             let mtime = Nanos::from_parts(secs, 5);
@@ -203,6 +210,75 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
     }
 }
 
+/// Copies as a program does: until nothing is left.
+async fn copy(bench: &Bench, files: &mut [File], from: (usize, u64), to: (usize, u64), len: u64) {
+    let size = files[from.0].bytes.len() as u64;
+    let len = len.min(size.saturating_sub(from.1));
+    let mut copied = 0;
+    loop {
+        let (source, target) = (&files[from.0], &files[to.0]);
+        let op = Op::CopyRange {
+            ino: source.ino,
+            handle: source.handle,
+            offset: from.1 + copied,
+            to: target.ino,
+            to_handle: target.handle,
+            to_offset: to.1 + copied,
+            len: len - copied,
+        };
+        match bench.run(op).await {
+            Ok(Outcome::Written(0)) => break,
+            Ok(Outcome::Written(bytes)) => copied += u64::from(bytes),
+            // One file over itself.
+            Err(Errno::EINVAL) if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(copied, len);
+    let bytes = files[from.0].bytes[(from.1 as usize).min(size as usize)..][..len as usize].to_vec();
+    let target = &mut files[to.0];
+    if len > 0 {
+        target.grow((to.1 + len) as usize);
+        target.bytes[to.1 as usize..(to.1 + len) as usize].copy_from_slice(&bytes);
+        target.durable = None;
+    }
+}
+
+/// What lseek(2) calls a hole reads as zeros, and data and holes follow one another up to the end.
+async fn seek_through(bench: &Bench, file: &File) {
+    let seek = async |offset: u64, to| {
+        let op = Op::Seek { ino: file.ino, handle: file.handle, offset, to };
+        match bench.run(op).await {
+            Ok(Outcome::Offset(at)) => Ok(at),
+            Err(errno) => Err(errno),
+            other => panic!("{other:?}"),
+        }
+    };
+    let size = file.bytes.len() as u64;
+    let mut at = 0;
+    while at < size {
+        let data = match seek(at, SeekTo::Data).await {
+            Ok(data) => data,
+            Err(errno) => {
+                assert_eq!(errno, Errno::ENXIO);
+                size
+            }
+        };
+        assert!(data >= at && data <= size);
+        assert!(file.bytes[at as usize..data as usize].iter().all(|byte| *byte == 0), "data in a hole");
+        if data == size {
+            break;
+        }
+        at = seek(data, SeekTo::Hole).await.expect("there is a hole at the end");
+        assert!(at > data && at <= size, "data ends nowhere");
+        if at < size {
+            assert_eq!(seek(at, SeekTo::Hole).await, Ok(at));
+        }
+    }
+    assert_eq!(seek(size, SeekTo::Data).await, Err(Errno::ENXIO));
+    assert_eq!(seek(size, SeekTo::Hole).await, Err(Errno::ENXIO));
+}
+
 async fn play(steps: &[Step]) {
     // A small arena, so that pressure and waiting happen.
     let mut bench = Bench::sized(Sizes { arena: 4 << 20, ..Sizes::default() }).await;
@@ -221,6 +297,7 @@ async fn play(steps: &[Step]) {
     for file in &files {
         let read = bench.read(file.ino, file.handle, 0, u32::MAX >> 4).await.expect("read");
         assert!(read == file.bytes, "at the end");
+        seek_through(&bench, file).await;
     }
     bench.vfs.flush_everything().await.expect("flush");
     assert_eq!(bench.arena.record_count(), 0);
@@ -230,6 +307,7 @@ async fn play(steps: &[Step]) {
             matches!(row, namespace::Answer::Attr(attr) if attr.size == file.bytes.len() as u64),
             "{row:?}"
         );
+        seek_through(&bench, file).await;
         file.is_durable();
     }
     run(&mut bench, &mut files, &Step::PowerCut).await;
