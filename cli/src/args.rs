@@ -30,6 +30,8 @@ pub enum Command {
     Dump(DumpArgs),
     /// Limit a directory, or the volume, of a running `up` in bytes and inodes.
     Quota(QuotaArgs),
+    /// Back up the metadata: which files there are and where their data lie.
+    Metadata(MetadataArgs),
     /// Measure a mount beside a plain directory and beside what FUSE itself allows.
     Bench(BenchArgs),
     /// Serve one of the filesystems that `bench` measures beside the mount, until standard input ends.
@@ -230,9 +232,44 @@ pub struct DumpArgs {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
+    /// Instead of a format, print which bytes of which file are used, and for what.
+    #[arg(long)]
+    pub map: bool,
+
+    /// Print the map as JSON.
+    #[arg(long, requires = "map")]
+    pub json: bool,
+
     /// Which format.
     #[command(subcommand)]
-    pub what: DumpWhat,
+    pub what: Option<DumpWhat>,
+}
+
+/// Arguments of `metadata`.
+#[derive(Parser, Debug)]
+pub struct MetadataArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: MetadataWhat,
+}
+
+/// What `metadata` can do.
+#[derive(Subcommand, Debug)]
+pub enum MetadataWhat {
+    /// Write all metadata of one moment into a file, whether `up` runs or not. The files' data are not in it, but for
+    /// those of up to 4 KiB. An older backup at FILE is replaced.
+    Backup(BackupArgs),
+}
+
+/// Arguments of `metadata backup`.
+#[derive(Parser, Debug)]
+pub struct BackupArgs {
+    /// The backup to be made; keep it on another disk.
+    pub file: PathBuf,
+
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 /// Arguments of `bench`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use client::OpFigures;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -18,9 +18,10 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::metrics;
 use crate::quota::{self, Order, Page};
 use crate::report::Report;
+use crate::stream::Streamed;
+use crate::{backup, metrics};
 
 /// The most connections that are served at a time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
@@ -46,6 +47,9 @@ pub trait Pages: Send + Sync + 'static {
 
     /// Gives a disk up for ever. An error says why not, in a sentence.
     fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>>;
+
+    /// Begins a backup of the metadata. An error says why not, in a sentence.
+    fn backup(&self) -> Pin<Box<dyn Future<Output = Result<Streamed, String>> + Send + '_>>;
 }
 
 /// Serves the public pages on `listener` until dropped.
@@ -109,7 +113,9 @@ where
     });
 }
 
-async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> Response<Full<Bytes>> {
+type Answer = Response<Either<Full<Bytes>, Streamed>>;
+
+async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> Answer {
     let text = "text/plain; charset=utf-8";
     let stopping = (StatusCode::SERVICE_UNAVAILABLE, text, "stopping\n".to_string());
     let (status, kind, body) = match (request.method(), request.uri().path()) {
@@ -146,6 +152,10 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
                 },
             },
         },
+        (&Method::GET, backup::PAGE) if admin => match pages.backup().await {
+            Ok(body) => return Response::new(Either::Right(body)),
+            Err(why) => (StatusCode::CONFLICT, text, format!("{why}\n")),
+        },
         (&Method::POST, path) if admin && path.starts_with(FAIL_DISK) => {
             let failed = match path[FAIL_DISK.len()..].parse() {
                 Ok(disk) => pages.fail_disk(disk).await,
@@ -161,7 +171,7 @@ async fn answer(request: Request<Incoming>, pages: &dyn Pages, admin: bool) -> R
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, text, "only GET is served\n".to_string()),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
@@ -195,37 +205,75 @@ fn request(method: Method, page: &str, body: String) -> anyhow::Result<Request<F
     Ok(request.body(Full::new(Bytes::from(body)))?)
 }
 
+/// Whether an `up` listens on the admin socket at `path`; the socket of one that was killed stays behind.
+pub async fn is_served(path: &Path) -> bool {
+    UnixStream::connect(path).await.is_ok()
+}
+
 async fn send_admin(path: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<String> {
+    let mut body = Vec::new();
+    receive(path, request, &mut |part| {
+        body.extend_from_slice(part);
+        Ok(())
+    })
+    .await?;
+    String::from_utf8(body).context("read the answer")
+}
+
+/// Asks the admin socket at `path` for a page that may be long: gives its parts to `take` as they come.
+pub async fn read_admin(
+    path: &Path,
+    page: &str,
+    take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    receive(path, request(Method::GET, page, String::new())?, take).await
+}
+
+async fn receive(
+    path: &Path,
+    request: Request<Full<Bytes>>,
+    take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
     let stream = UnixStream::connect(path).await.with_context(|| format!("connect to {}", path.display()))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.context("ask the running `up`")?;
     let status = response.status();
-    let body = response.into_body().collect().await.context("read the answer")?.to_bytes();
+    let mut body = response.into_body();
+    if status != StatusCode::OK {
+        let why = body.collect().await.context("read the answer")?.to_bytes();
+        let why = String::from_utf8_lossy(&why);
+        if status == StatusCode::CONFLICT {
+            bail!("{}", why.trim());
+        }
+        bail!("the running `up` answered {status}: {}", why.trim());
+    }
+    while let Some(frame) = body.frame().await {
+        if let Ok(part) = frame.context("the running `up` broke off")?.into_data() {
+            take(&part).context("write the answer")?;
+        }
+    }
     drop(sender);
     let _ = driver.await;
-    let body = String::from_utf8(body.to_vec()).context("read the answer")?;
-    if status == StatusCode::CONFLICT {
-        bail!("{}", body.trim());
-    }
-    if status != StatusCode::OK {
-        bail!("the running `up` answered {status}: {}", body.trim());
-    }
-    Ok(body)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        Live, Order, Page, Pages, Report, ask_admin, bind_admin, fail_disk, order_admin, serve_admin,
+        Live, Order, Page, Pages, Report, Streamed, ask_admin, bind_admin, fail_disk, is_served, order_admin,
+        read_admin, serve_admin,
     };
+    use crate::stream::streamed;
     use std::future::Future;
     use std::os::unix::fs::PermissionsExt;
     use std::pin::Pin;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use uuid::Uuid;
 
-    struct Fixed;
+    /// Counts the backups.
+    struct Fixed(AtomicU64);
 
     impl Pages for Fixed {
         fn gather(&self) -> Pin<Box<dyn Future<Output = Option<Live>> + Send + '_>> {
@@ -247,6 +295,21 @@ mod tests {
             let refused = Err("files are whole nowhere else".to_string());
             Box::pin(std::future::ready(if disk.is_nil() { Ok(()) } else { refused }))
         }
+
+        fn backup(&self) -> Pin<Box<dyn Future<Output = Result<Streamed, String>> + Send + '_>> {
+            let (parts, body) = streamed();
+            let sent = self.0.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                // More than the queue and the socket hold: the peer has to keep up.
+                for n in 0..50u8 {
+                    parts.send(vec![n; 100_000]).await.expect("the peer reads");
+                }
+                if sent > 0 {
+                    parts.fail(std::io::Error::other("the rows cannot be read")).await;
+                }
+            });
+            Box::pin(std::future::ready(if sent < 2 { Ok(body) } else { Err("another one".into()) }))
+        }
     }
 
     #[tokio::test]
@@ -256,7 +319,7 @@ mod tests {
         std::fs::write(&path, "left over").expect("written");
         let listener = bind_admin(&path).expect("bound");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        let server = tokio::spawn(serve_admin(listener, Arc::new(Fixed)));
+        let server = tokio::spawn(serve_admin(listener, Arc::new(Fixed(AtomicU64::new(0)))));
         let status = ask_admin(&path, "/status").await.expect("answered");
         assert_eq!(serde_json::from_str::<Report>(&status).expect("a report").state, "read-only");
         let metrics = ask_admin(&path, "/metrics").await.expect("answered");
@@ -272,5 +335,30 @@ mod tests {
         let why = format!("{:#}", fail_disk(&path, Uuid::max()).await.expect_err("refused"));
         assert_eq!(why, "files are whole nowhere else");
         server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_long_page_comes_whole_or_breaks_off() {
+        let tmp = tempfile::tempdir().expect("a folder");
+        let path = tmp.path().join("admin.sock");
+        assert!(!is_served(&path).await);
+        let server =
+            tokio::spawn(serve_admin(bind_admin(&path).expect("bound"), Arc::new(Fixed(AtomicU64::new(0)))));
+        assert!(is_served(&path).await);
+        let mut got = Vec::new();
+        let mut take = |part: &[u8]| {
+            got.extend_from_slice(part);
+            Ok(())
+        };
+        read_admin(&path, "/backup", &mut take).await.expect("whole");
+        let why = read_admin(&path, "/backup", &mut take).await.expect_err("broken off");
+        assert!(format!("{why:#}").contains("broke off"), "{why:#}");
+        let why = read_admin(&path, "/backup", &mut take).await.expect_err("refused");
+        assert_eq!(format!("{why:#}"), "another one");
+        let whole: Vec<u8> = (0..50u8).flat_map(|n| vec![n; 100_000]).collect();
+        assert!(got.starts_with(&whole));
+        server.abort();
+        let _ = server.await;
+        assert!(!is_served(&path).await, "the socket stays and nobody listens");
     }
 }

@@ -148,6 +148,12 @@ pub struct DiskReport {
 /// The metadata service.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MetadataReport {
+    /// How many copies there are: one, as long as one process runs everything.
+    pub copies: u64,
+    /// How long ago the last backup was made here; `None` if there is none.
+    pub backup_age_seconds: Option<u64>,
+    /// Log index of the last entry in that backup.
+    pub backup_entry: Option<u64>,
     /// Log index of the last entry in the rows.
     pub applied: u64,
     /// Log index up to which the rows are durable by themselves.
@@ -164,8 +170,16 @@ pub struct MetadataReport {
 impl Report {
     /// A report of nothing, for tests.
     pub fn blank() -> Report {
-        let metadata =
-            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        let metadata = MetadataReport {
+            copies: 1,
+            backup_age_seconds: None,
+            backup_entry: None,
+            applied: 7,
+            synced: 5,
+            log_used_bytes: 4096,
+            log_bytes: 8192,
+            purges: 1,
+        };
         Report {
             version: "1".into(),
             pid: 1,

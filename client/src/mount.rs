@@ -124,6 +124,12 @@ impl Mount {
         }
     }
 
+    /// Writes what has been accepted until now; what comes meanwhile may wait for its turn. The metadata service has all
+    /// of it when this returns `Ok`.
+    pub async fn flush(&self) -> Result<(), vfs::FlushAllError> {
+        self.vfs.flush_accepted().await
+    }
+
     /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;
     /// what is still open fails from then on.
     ///

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod flips;
 mod fsx;
 mod pjdfstest;
 mod postgres;
@@ -141,6 +142,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
+    Stage { name: "flips", needs_release: true, run: flips::run },
     Stage { name: "sim", needs_release: false, run: simulation },
     Stage { name: "sim-bugs", needs_release: false, run: planted_bugs },
 ];
