@@ -28,6 +28,8 @@ pub struct Report {
     pub data: DataReport,
     /// Its disks, those that are away among them.
     pub disks: Vec<DiskReport>,
+    /// Its scrub.
+    pub scrub: ScrubReport,
     /// Its metadata service.
     pub metadata: MetadataReport,
 }
@@ -45,6 +47,8 @@ pub struct MountReport {
     pub used_bytes: u64,
     /// Files, directories and the like.
     pub inodes: u64,
+    /// The quotas of its directories, at most 10,000.
+    pub quotas: Vec<QuotaReport>,
     /// Bytes accepted by write(2) and not yet on disk.
     pub dirty_bytes: u64,
     /// Inodes that are remembered.
@@ -53,6 +57,46 @@ pub struct MountReport {
     pub flush_failures: u64,
     /// Files whose accepted data was lost since the mount.
     pub lost: u64,
+    /// Windows of files that compaction wrote anew since the mount.
+    pub compacted_windows: u64,
+    /// Their bytes.
+    pub compacted_bytes: u64,
+    /// Stored bytes that nothing names any more and that are not freed yet, of the first 10,000 extents.
+    pub to_reclaim_bytes: u64,
+}
+
+/// The scrub: every stored byte is read again in a period.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Passes that were finished.
+    pub passes: u64,
+    /// When the last one was, in seconds since 1970.
+    pub last_pass: Option<u64>,
+    /// Bad copies that the last pass, or the one that is under way, found.
+    pub bad: u64,
+    /// Fragments that the pass under way has read; 0 between two.
+    pub fragments: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
+/// A quota of a directory, or the volume's own limits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QuotaReport {
+    /// The directory's path in the volume.
+    pub dir: String,
+    /// Its inode number.
+    pub ino: u64,
+    /// Most bytes, if they are limited.
+    pub limit_bytes: Option<u64>,
+    /// Most inodes, if they are limited.
+    pub limit_inodes: Option<u64>,
+    /// Bytes of file data below it.
+    pub used_bytes: u64,
+    /// Inodes below it, itself included.
+    pub inodes: u64,
+    /// `set`, or `counting` or `removing` while that goes on.
+    pub state: String,
 }
 
 /// How safe the files' data is.
@@ -104,6 +148,12 @@ pub struct DiskReport {
 /// The metadata service.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MetadataReport {
+    /// How many copies there are: one, as long as one process runs everything.
+    pub copies: u64,
+    /// How long ago the last backup was made here; `None` if there is none.
+    pub backup_age_seconds: Option<u64>,
+    /// Log index of the last entry in that backup.
+    pub backup_entry: Option<u64>,
     /// Log index of the last entry in the rows.
     pub applied: u64,
     /// Log index up to which the rows are durable by themselves.
@@ -120,8 +170,16 @@ pub struct MetadataReport {
 impl Report {
     /// A report of nothing, for tests.
     pub fn blank() -> Report {
-        let metadata =
-            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        let metadata = MetadataReport {
+            copies: 1,
+            backup_age_seconds: None,
+            backup_entry: None,
+            applied: 7,
+            synced: 5,
+            log_used_bytes: 4096,
+            log_bytes: 8192,
+            purges: 1,
+        };
         Report {
             version: "1".into(),
             pid: 1,
@@ -133,6 +191,7 @@ impl Report {
             mounts: Vec::new(),
             data: DataReport::default(),
             disks: Vec::new(),
+            scrub: ScrubReport::default(),
             metadata,
         }
     }

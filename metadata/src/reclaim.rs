@@ -17,6 +17,9 @@ const STEPS: u32 = 1000;
 /// How often to look whether a volume has something to reclaim.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Between two commands while there is more: others have their turn, and a million rows take less than a minute.
+const BETWEEN: Duration = Duration::from_millis(20);
+
 /// Volumes in which something was deleted since they were last reclaimed.
 #[derive(Clone, Default)]
 pub(crate) struct Deleted(Arc<Mutex<BTreeSet<VolumeId>>>);
@@ -65,8 +68,10 @@ pub(crate) async fn reclaim(partition: Partition<LsmRows>, deleted: Deleted, rea
     if let Ok(Answer::Volumes(volumes)) = ask(&partition, &Query::Volumes) {
         volumes.iter().for_each(|volume| deleted.add(volume.id));
     }
+    let mut pause = LOOK;
     while partition.stopped().is_none() {
-        meta_raft::sleep(LOOK).await;
+        meta_raft::sleep(pause).await;
+        pause = LOOK;
         if read_only.get().is_some() {
             continue;
         }
@@ -76,7 +81,10 @@ pub(crate) async fn reclaim(partition: Partition<LsmRows>, deleted: Deleted, rea
             let bytes = namespace::encode_envelope(&envelope).len();
             match partition.call(envelope, bytes).await {
                 // The next round goes on, so that several volumes take turns.
-                Ok(Reply::Left(left)) if left > 0 => deleted.add(volume),
+                Ok(Reply::Left(left)) if left > 0 => {
+                    deleted.add(volume);
+                    pause = BETWEEN;
+                }
                 Ok(_) => {}
                 Err(_) => return,
             }

@@ -2,7 +2,8 @@
 
 use checksum::{block_crcs, content_crc};
 use device::{IoBuf, IoVec};
-use store::{FragmentStore, Put, ReadError};
+use namespace::ExtentRow;
+use store::{Checked, FragmentStore, Put, ReadError};
 use types::{Epoch, FragmentId};
 
 /// All stored bytes of a fragment, verified by its store.
@@ -23,4 +24,9 @@ pub(crate) fn put(id: FragmentId, epoch: Epoch, bytes: &[u8]) -> (Put, IoVec) {
 /// The content checksum of stored bytes, as an extent's row has it.
 pub(crate) fn content(bytes: &[u8]) -> u32 {
     content_crc(&block_crcs(bytes))
+}
+
+/// Whether a copy is what its extent's row says.
+pub(crate) fn is_of(copy: &Checked, row: &ExtentRow) -> bool {
+    (copy.stored_len, copy.content_crc) == (row.stored_len, row.content_crc)
 }

@@ -7,17 +7,20 @@
 //! A [`Keeper`] keeps the placement groups true when disks fail, come back or are given up; [`Fill`] gives slots the
 //! copies that they lack, [`Repair`] replaces copies that were found bad.
 //!
-//! [`Background`] runs all of them, paced. [`verify`] is the offline check of what rows and disks say of each other.
+//! [`Background`] runs all of them, paced. [`Scrub`] reads everything in a period and finds copies that are bad or
+//! missing; [`Scrubbing`] is its task. [`verify`] is the offline check of what rows and disks say of each other.
 
 mod agent;
 mod background;
 mod copies;
 mod draw;
+mod driving;
 mod figures;
 mod fill;
 mod keeper;
 mod reclaim;
 mod repair;
+mod scrub;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -30,4 +33,5 @@ pub use fill::{Fill, FillError, FillStep};
 pub use keeper::{Keeper, KeeperError};
 pub use reclaim::{Reclaim, ReclaimError};
 pub use repair::{Repair, RepairError, Repaired};
+pub use scrub::{Scrub, ScrubError, ScrubState, Scrubbed, Scrubbing};
 pub use sweep::{Sweep, SweepError};

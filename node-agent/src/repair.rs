@@ -61,7 +61,9 @@ impl Repair {
             return Ok(Repaired::NotNeeded);
         };
         let Some(store) = &slot.store else { return Ok(Repaired::NotNeeded) };
-        if read(group, index, &row).await.is_some() || !self.is_alive(&row).await? {
+        // Not what is remembered of it: a header may be bad on the disk and good in memory.
+        let there = store.check(group.fragment(row.id, row.layout, index)).await;
+        if there.is_ok_and(|copy| copies::is_of(&copy, &row)) || !self.is_alive(&row).await? {
             return Ok(Repaired::NotNeeded);
         }
         let mut good = None;

@@ -4,6 +4,7 @@ mod agent;
 mod background;
 mod loops;
 mod replicas;
+mod scrub;
 mod verify;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use clock::{Clock, SystemClock};
 use meta_client::MetaService;
 use metadata::Service;
 use namespace::{Answer, Command, Cred, DiskRow, Envelope, Query, Reply, VolumeInfo};
-use node_agent::{Background, Keeper, NodeAgent, Pace};
+use node_agent::{Background, Keeper, NodeAgent, Pace, Scrubbing};
 use store::DiskId;
 use types::{ByteSize, VolumeId};
 
@@ -36,6 +36,8 @@ pub struct Parts {
     pub keeper: Arc<Keeper>,
     /// The loops over them.
     pub background: Background,
+    /// What reads everything now and then.
+    pub scrub: Scrubbing,
     /// The mount.
     pub mount: Mount,
     /// The volume that is mounted.
@@ -69,6 +71,9 @@ impl Parts {
         let volume = open_volume(service.as_ref(), plan.copies).await?;
         let background =
             Background::start(keeper.clone(), bad_copies, service.clone(), clock.clone(), Pace::default());
+        let period = Duration::from_secs(u64::from(plan.scrub_days) * 86_400);
+        let path = dir.path().join("scrub.json");
+        let scrub = Scrubbing::start(keeper.clone(), service.clone(), clock.clone(), path, period);
         let mounted = client::start(MountOptions {
             dir: plan.mount,
             volume: VOLUME.to_string(),
@@ -81,7 +86,7 @@ impl Parts {
             threads: 2,
         });
         let mount = mounted.await.context("mount")?;
-        Ok(Parts { dir, service, agent, keeper, background, mount, volume })
+        Ok(Parts { dir, service, agent, keeper, background, scrub, mount, volume })
     }
 
     /// The volume's figures now.
@@ -89,6 +94,20 @@ impl Parts {
         match self.service.read(Query::Volume { volume: self.volume }).await.context("ask for the volume")? {
             Answer::Volume(volume) => Ok(volume),
             other => bail!("the metadata service does not know the mounted volume: {other:?}"),
+        }
+    }
+
+    /// Asks the metadata service.
+    pub async fn ask(&self, query: Query) -> anyhow::Result<Answer> {
+        self.service.read(query).await.context("ask the metadata service")
+    }
+
+    /// Stored bytes of extents that nothing names any more and that are not freed yet, of the first 10,000.
+    pub async fn dead_bytes(&self) -> anyhow::Result<u64> {
+        let query = Query::DeadExtents { volume: self.volume, max: 10_000 };
+        match self.service.read(query).await.context("ask for dead extents")? {
+            Answer::Extents(dead) => Ok(dead.iter().map(|row| u64::from(row.stored_len)).sum()),
+            other => bail!("the metadata service does not list dead extents: {other:?}"),
         }
     }
 
@@ -113,6 +132,7 @@ impl Parts {
     pub async fn stop(self) -> anyhow::Result<()> {
         let flushed = self.mount.stop().await.context("write what was accepted");
         self.background.stop().await;
+        self.scrub.stop().await;
         let stopped = self.service.close().await;
         let closed =
             if stopped.closed { Ok(()) } else { Err(anyhow!("the metadata service had stopped: {stopped}")) };

@@ -46,6 +46,8 @@ pub struct Plan {
     pub disks: Vec<DiskPlan>,
     /// Which of them the command line names.
     pub named: Vec<PathBuf>,
+    /// In how many days everything is scrubbed.
+    pub scrub_days: u16,
     /// The socket for metrics, bound already.
     pub metrics: Option<TcpListener>,
 }
@@ -77,7 +79,8 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
     let recorded = dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready);
     let copies = recorded.map_or(args.redundancy.unwrap_or(1), |identity| identity.copies);
     let named = full_paths(args)?;
-    Ok(Plan { data: args.data.clone(), dir, mount, copies, disks, named, metrics })
+    let (data, scrub_days) = (args.data.clone(), args.scrub_days);
+    Ok(Plan { data, dir, mount, copies, disks, named, scrub_days, metrics })
 }
 
 fn bind(at: SocketAddr) -> anyhow::Result<TcpListener> {

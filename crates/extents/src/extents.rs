@@ -394,5 +394,6 @@ fn read_error(extent: ExtentId, from: u32, error: ReadError) -> ReadExtentError 
     }
 }
 
+mod discard;
 #[cfg(test)]
 mod tests;

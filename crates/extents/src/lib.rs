@@ -8,6 +8,7 @@
 mod counters;
 mod extents;
 pub mod memory;
+mod pieces;
 mod placement;
 
 pub use extents::{Extents, ReadExtentError, SealError};

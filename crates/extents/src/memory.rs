@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use checksum::{block_crcs, content_crc};
 use device::{IoBuf, IoError, IoVec};
 use store::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    Checked, DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 use types::{BLOCK, Epoch, FragmentId, GroupId};
@@ -24,6 +24,8 @@ struct State {
     capacity: u64,
     used: u64,
     broken: bool,
+    /// The longest fragment that is taken.
+    longest: u32,
     fragments: BTreeMap<FragmentId, Fragment>,
     epochs: BTreeMap<GroupId, Epoch>,
 }
@@ -46,12 +48,26 @@ impl MemoryStore {
     /// whole blocks.
     pub fn new(capacity: u64) -> MemoryStore {
         let (fragments, epochs) = (BTreeMap::new(), BTreeMap::new());
-        MemoryStore { state: Mutex::new(State { capacity, used: 0, broken: false, fragments, epochs }) }
+        MemoryStore {
+            state: Mutex::new(State {
+                capacity,
+                used: 0,
+                broken: false,
+                longest: u32::MAX,
+                fragments,
+                epochs,
+            }),
+        }
     }
 
     /// From now on every operation fails with [`IoError::Gone`], or no longer.
     pub fn set_broken(&self, broken: bool) {
         self.state().broken = broken;
+    }
+
+    /// From now on there is no run of blocks for a fragment of more stored bytes than this.
+    pub fn set_longest(&self, bytes: u32) {
+        self.state().longest = bytes;
     }
 
     /// Flips one bit of a stored byte, as rot does: reads of its block fail from now on.
@@ -100,7 +116,7 @@ impl State {
             return if same { Ok(PutAck::AlreadyHave) } else { Err(PutError::Conflict(put.id)) };
         }
         let needs = footprint(len as u64);
-        if needs > self.capacity - self.used {
+        if needs > self.capacity - self.used || put.stored_len > self.longest {
             return Err(PutError::NoSpace(put.stored_len));
         }
         self.used += needs;
@@ -157,6 +173,14 @@ impl FragmentStore for MemoryStore {
 
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {
         self.with(|state| state.read(id, range))
+    }
+
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>> {
+        self.with(|state| {
+            let fragment = state.fragments.get(&id).ok_or(ReadError::NotFound(id))?;
+            let (stored_len, content_crc) = (fragment.stored.len() as u32, fragment.content_crc);
+            state.read(id, 0..stored_len).map(|_| Checked { stored_len, content_crc })
+        })
     }
 
     fn have(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<Vec<bool>, ListError>> {

@@ -9,6 +9,7 @@
 
 mod about;
 mod cache;
+mod fetch;
 mod queue;
 mod ranges;
 mod sender;
@@ -29,9 +30,6 @@ use self::cache::{Cache, Seq};
 use self::queue::{Queue, Withdrawn};
 use self::view::{Missing, View};
 use crate::{CallError, Session, SessionError};
-
-/// Rows that are fetched at once: the beginning of a directory, or what comes next of it.
-const FETCH_ROWS: u32 = 1024;
 
 /// A place in the order of a mount's commands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -186,7 +184,11 @@ impl Exclusive {
     pub async fn read(&self, query: Query) -> Result<Answer, SessionError> {
         let Some(ino) = inode_of(&query) else {
             if !is_of_service(&query) {
-                self.sync().await?;
+                match self.sync().await {
+                    // What is there can be read all the same.
+                    Ok(()) | Err(SessionError::Call(CallError::ReadOnly(_))) => {}
+                    Err(error) => return Err(error),
+                }
             }
             self.check()?;
             return self.session.read(query).await;
@@ -223,7 +225,14 @@ impl Exclusive {
                     let answer = self.session.read(query).await?;
                     return Ok(self.with_newer_attr(ino, answer).await);
                 }
-                Look::Missing(missing) => absent.extend(self.fetch(state, missing).await?),
+                Look::Missing(missing) => {
+                    if let Query::ReadDir { attrs: true, .. } = query
+                        && matches!(missing, Missing::Rows(of, ..) if of != ino)
+                    {
+                        self.fetch_named(&mut state, &query).await?;
+                    }
+                    absent.extend(self.fetch(state, missing).await?);
+                }
             }
         }
     }
@@ -309,62 +318,6 @@ impl Exclusive {
             }
         }
         state
-    }
-
-    /// Gets rows that were missing: `Some` with the key of a row of no inode that does not exist.
-    async fn fetch(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        missing: Missing,
-    ) -> Result<Option<Vec<u8>>, SessionError> {
-        match missing {
-            Missing::Blocked(_, seq) => {
-                drop(state);
-                self.queue.wait(seq).await?;
-            }
-            Missing::Shared(key) => {
-                let mut after = key.clone();
-                after.push(0);
-                match self.rows(&key, &after).await?.0.pop() {
-                    Some((key, value)) => state.cache.learn_shared(key, value),
-                    None => return Ok(Some(key)),
-                }
-            }
-            Missing::Rows(ino, from, to) => {
-                let (first, end) = namespace::siblings(&from);
-                let settled = self.queue.settled();
-                let unread = state.cache.group(ino, settled).is_none_or(|group| !group.knows(&first));
-                let is_one = to.len() == from.len() + 1 && to.starts_with(&from);
-                // The beginning of a directory first: most are known whole after that, and then absent names too.
-                let (from, to) = match unread && !is_one && first.len() < from.len() {
-                    true => (first, end),
-                    false => (from, to),
-                };
-                let (rows, until) = self.rows(&from, &to).await?;
-                state.cache.learn(ino, settled, &from, &until, rows);
-            }
-            Missing::Foreign => unreachable!("what only the service can run is not fetched"),
-        }
-        Ok(None)
-    }
-
-    /// Rows of a range, and where the part ends that they are all of.
-    #[allow(clippy::type_complexity)] // keys and values
-    async fn rows(&self, from: &[u8], to: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>), SessionError> {
-        let query = Query::Rows { from: from.to_vec(), to: to.to_vec(), max: FETCH_ROWS };
-        let rows = match self.session.read(query).await? {
-            Answer::Rows(rows) => rows,
-            other => return Err(wrong_answer(&other)),
-        };
-        let until = match rows.last() {
-            Some((last, _)) if rows.len() >= FETCH_ROWS as usize => {
-                let mut after = last.clone();
-                after.push(0);
-                after
-            }
-            _ => to.to_vec(),
-        };
-        Ok((rows, until))
     }
 
     /// Why nothing can be run any more, or for now.

@@ -86,6 +86,13 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         }
         Query::Garbage { ids } => garbage(rows, ids),
         Query::ExtentRows { ids } => extent_rows(rows, ids),
+        Query::RowsAt { keys } => {
+            let mut found = Vec::new();
+            for key in keys {
+                found.extend(rows.get(key)?.map(|value| (key.clone(), value)));
+            }
+            Ok(Answer::Rows(found))
+        }
         Query::Rows { from, to, max } => stored_rows(rows, from, to, *max as usize),
         Query::Time => Ok(Answer::Time(journal::applied_time(rows)?)),
     }

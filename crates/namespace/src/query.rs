@@ -390,6 +390,11 @@ pub enum Query {
         /// How many; if as many came back there may be more behind them.
         max: u32,
     },
+    /// `Rows`: those of these rows that there are, in the order of the question.
+    RowsAt {
+        /// Keys.
+        keys: Vec<Vec<u8>>,
+    },
     /// `Time`: no row was changed at a later one.
     Time,
 }

@@ -68,6 +68,15 @@ pub struct Verified {
     pub range: Range<usize>,
 }
 
+/// What a fragment holds, read from its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checked {
+    /// Its bytes.
+    pub stored_len: u32,
+    /// CRC-32C over the CRCs of its blocks.
+    pub content_crc: u32,
+}
+
 /// Why a read failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
@@ -146,6 +155,10 @@ pub trait FragmentStore: Send + Sync + 'static {
 
     /// Reads `range` of a fragment's stored bytes, verified.
     fn read(&self, id: FragmentId, range: Range<u32>) -> StoreFuture<Result<Verified, ReadError>>;
+
+    /// Reads all of a fragment, header and data, from the disk and not from what is remembered of it, and verifies it.
+    /// Behind reads that somebody waits for.
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>>;
 
     /// Which of these are here and durable, in the order of `ids`.
     fn have(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<Vec<bool>, ListError>>;

@@ -16,6 +16,7 @@ pub mod describe;
 mod disk;
 mod error;
 mod fragments;
+mod freshener;
 mod header;
 mod headers;
 mod index;
@@ -34,7 +35,7 @@ pub use commit::Driver;
 pub use disk::{OpenOptions, RecoveryReport, format, grow, open};
 pub use error::{CloseError, Damage, FormatError, GrowError, OpenError};
 pub use fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    Checked, DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 pub use header::{Header, HeaderError, INLINE_MAX, STORED_MAX};

@@ -7,7 +7,7 @@ use checksum::crc32c;
 use device::{IoBuf, IoClass, IoError, IoVec};
 use types::{BLOCK, ByteOffset, FragmentId};
 
-use crate::fragments::{ReadError, Verified};
+use crate::fragments::{Checked, ReadError, Verified};
 use crate::header::{Header, INLINE_AT, INLINE_MAX, header_crc};
 use crate::index::Entry;
 use crate::layout::DiskId;
@@ -106,7 +106,7 @@ impl Shared {
     }
 
     /// Reads all of a fragment, header and data, past the cache.
-    pub(crate) async fn verify_fragment(&self, id: FragmentId, entry: Entry) -> Result<(), ReadError> {
+    pub(crate) async fn verify_fragment(&self, id: FragmentId, entry: Entry) -> Result<Checked, ReadError> {
         let run = entry.run();
         let at = ByteOffset(run.block * BLOCK);
         let bytes = run.blocks as usize * BLOCK as usize;
@@ -117,11 +117,13 @@ impl Shared {
             block: 0,
             at: at.0,
         })?;
+        let content_crc = checksum::content_crc(&header.crcs);
+        let whole = Checked { stored_len: header.stored_len, content_crc };
         if header.is_inline() {
-            return self.check_inline(block, &header);
+            return self.check_inline(block, &header).map(|()| whole);
         }
         match first_damaged(data, &header.crcs) {
-            None => Ok(()),
+            None => Ok(whole),
             Some(bad) => {
                 let block = bad as u32 + 1;
                 Err(ReadError::Damaged { id, block, at: at.0 + u64::from(block) * BLOCK })

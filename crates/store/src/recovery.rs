@@ -232,7 +232,7 @@ async fn verify_tail(
 
 async fn is_whole(shared: &Shared, id: FragmentId, entry: Entry) -> Result<bool, OpenError> {
     match shared.verify_fragment(id, entry).await {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         // A disk that does not answer does not say that it is not there.
         Err(ReadError::Io(error)) => Err(OpenError::Io(error)),
         Err(_) => Ok(false),

@@ -13,7 +13,7 @@ use types::{BLOCK, ByteOffset, Epoch, FragmentId, GroupId};
 use crate::checkpoint::Group;
 use crate::error::CloseError;
 use crate::fragments::{
-    DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
+    Checked, DeleteError, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
     StoreFuture, Verified,
 };
 use crate::header::{Header, INLINE_MAX, STORED_MAX, blocks_of};
@@ -345,6 +345,15 @@ impl FragmentStore for Store {
             shared.check()?;
             let pinned = shared.pin(id).ok_or(ReadError::NotFound(id))?;
             shared.read_range(id, pinned.entry, range, IoClass::Read).await
+        })
+    }
+
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            shared.check()?;
+            let pinned = shared.pin(id).ok_or(ReadError::NotFound(id))?;
+            shared.verify_fragment(id, pinned.entry).await
         })
     }
 

@@ -58,7 +58,7 @@ impl Store {
                     report.not_allocated.push(id);
                 }
                 match shared.verify_fragment(id, pinned.entry).await {
-                    Ok(()) => {}
+                    Ok(_) => {}
                     Err(ReadError::Io(IoError::Gone)) => return Err(IoError::Gone),
                     Err(error) => report.damaged.push((id, error)),
                 }

@@ -14,6 +14,7 @@ use crate::errno;
 use crate::landing::Landing;
 use crate::layout::{self, Dirty};
 use crate::node::{Failing, Node};
+use crate::pack;
 use crate::space::Charge;
 use crate::vfs::Vfs;
 
@@ -53,7 +54,7 @@ impl<'a> TakenCharge<'a> {
     /// The flush has succeeded: it is given back when its commits are durable.
     fn land(mut self) {
         let charge = std::mem::take(&mut self.charge);
-        if charge != Charge::default() {
+        if !charge.is_nothing() {
             self.vfs.land_later(Landing { charge, ..Landing::of(self.node.ino) });
         }
     }
@@ -61,8 +62,12 @@ impl<'a> TakenCharge<'a> {
 
 impl Drop for TakenCharge<'_> {
     fn drop(&mut self) {
-        if self.charge != Charge::default() {
-            self.node.state().charge.add(self.charge);
+        if !self.charge.is_nothing() {
+            let mut state = self.node.state();
+            let newer = std::mem::replace(&mut state.charge, self.charge);
+            if !newer.is_nothing() {
+                self.vfs.add_charge(&mut state.charge, newer);
+            }
         }
     }
 }
@@ -167,8 +172,8 @@ impl Vfs {
         let asked = self.table.asked();
         match self.session.call(Command::Commit(commit)).await {
             Ok(Reply::Attr(attr)) => {
-                let (before, after) = (before.attr.allocated, attr.allocated);
-                self.land_later(Landing { ids, before, after, ..Landing::of(node.ino) });
+                let moved = Some((before.attr.allocated, attr));
+                self.land_later(Landing { ids, moved, ..Landing::of(node.ino) });
                 let mut state = node.state();
                 state.store(asked, attr);
                 // Before the records go: whoever finds none has to know for what to wait.
@@ -214,16 +219,15 @@ impl Vfs {
     ) -> Result<Content, Errno> {
         let dirty = layout::union(records.iter().map(Record::range));
         let ranges = layout::extents(&dirty, size, before.inline.len() as u64);
-        let mut content = (Vec::with_capacity(ranges.len()), Vec::with_capacity(ranges.len()));
+        let mut content = (Vec::new(), Vec::with_capacity(ranges.len()));
         let mut failed = None;
-        for ranges in ranges.chunks(SEALS) {
-            let seals = ranges.iter().map(|range| self.seal(node, through, &dirty, range));
-            for (range, sealed) in ranges.iter().zip(join_all(seals).await) {
+        for packs in pack::packs(&ranges).chunks(SEALS) {
+            let seals = packs.iter().map(|pack| self.seal(node, through, &dirty, pack));
+            for (pack, sealed) in packs.iter().zip(join_all(seals).await) {
                 match sealed {
-                    Ok(extent) => {
-                        let len = (range.end - range.start) as u32;
-                        content.1.push(Segment { start: range.start, len, extent: extent.id, offset: 0 });
-                        content.0.push(extent);
+                    Ok(extents) => {
+                        content.1.extend(pack::segments(pack, &extents));
+                        content.0.extend(extents);
                     }
                     Err(errno) => failed = Some(errno),
                 }
@@ -242,20 +246,26 @@ impl Vfs {
         }
     }
 
+    /// Seals ranges, one behind the other, into one extent, or into several where the disks have no run that long.
     async fn seal(
         &self,
         node: &Node,
         through: Dseq,
         dirty: &[Range<u64>],
-        range: &Range<u64>,
-    ) -> Result<NewExtent, Errno> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        for gap in layout::gaps(range, dirty) {
-            let part = &mut bytes[(gap.start - range.start) as usize..(gap.end - range.start) as usize];
-            self.read_rows(node.ino, gap.start, part).await?;
+        pack: &[Range<u64>],
+    ) -> Result<Vec<NewExtent>, Errno> {
+        let mut bytes = vec![0; pack.iter().map(|range| (range.end - range.start) as usize).sum()];
+        let mut rest = bytes.as_mut_slice();
+        for range in pack {
+            let (part, behind) = rest.split_at_mut((range.end - range.start) as usize);
+            for gap in layout::gaps(range, dirty) {
+                let hole = (gap.start - range.start) as usize..(gap.end - range.start) as usize;
+                self.read_rows(node.ino, gap.start, &mut part[hole]).await?;
+            }
+            self.lay_over(node, through, range.start, part)?;
+            rest = behind;
         }
-        self.lay_over(node, through, range.start, &mut bytes)?;
-        self.extents.seal(&bytes).await.map_err(|error| {
+        self.seal_when_there_is_room(&bytes).await.map_err(|error| {
             tracing::warn!(ino = node.ino.0, %error, "an extent was not stored");
             errno::of_seal(&error)
         })
@@ -276,7 +286,7 @@ impl Vfs {
             state.flushed(through);
             std::mem::take(&mut state.charge)
         };
-        self.space.release(charge);
+        self.give_back(charge);
         self.free_records(node, through);
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use meta_client::Place;
+use namespace::Attr;
 use types::{Errno, ExtentId, Ino};
 
 use crate::space::Charge;
@@ -19,10 +20,8 @@ pub(crate) struct Landing {
     pub(crate) ino: Ino,
     /// Extents that they name.
     pub(crate) ids: Vec<ExtentId>,
-    /// Bytes that the file took of the volume before.
-    pub(crate) before: u64,
-    /// Bytes that it takes after.
-    pub(crate) after: u64,
+    /// Bytes that the file took of the volume before, and its attributes after.
+    pub(crate) moved: Option<(u64, Attr)>,
     /// What was charged for it.
     pub(crate) charge: Charge,
 }
@@ -30,7 +29,7 @@ pub(crate) struct Landing {
 impl Landing {
     /// One that changes nothing yet.
     pub(crate) fn of(ino: Ino) -> Landing {
-        Landing { ino, ids: Vec::new(), before: 0, after: 0, charge: Charge::default() }
+        Landing { ino, ids: Vec::new(), moved: None, charge: Charge::default() }
     }
 }
 
@@ -74,8 +73,10 @@ impl Vfs {
             };
             for landing in landed {
                 landing.ids.iter().for_each(|id| self.extents.committed(*id));
-                self.space.moved(landing.before, landing.after);
-                self.space.release(landing.charge);
+                if let Some((before, attr)) = landing.moved {
+                    self.moved(before, &attr);
+                }
+                self.give_back(landing.charge);
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod attr;
+mod compact;
 mod copy;
 mod dir;
 mod errno;
@@ -18,6 +19,8 @@ mod names;
 mod node;
 mod op;
 mod open;
+mod pack;
+mod quota;
 mod read;
 mod seek;
 mod space;
@@ -29,6 +32,7 @@ mod xattr;
 #[cfg(test)]
 mod tests;
 
+pub use compact::CompactionFigures;
 pub use flusher::FlushAllError;
 pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

@@ -1,8 +1,10 @@
 mod bench;
+mod compact;
 mod copies;
 mod files;
 mod full;
 mod model;
 mod names;
+mod quota;
 mod stress;
 mod trouble;

@@ -13,10 +13,12 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
 
 use crate::ahead::Kept;
+use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
 use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
+use crate::quota::Quotas;
 use crate::space::Space;
 use crate::table::{NodeRef, Table};
 
@@ -48,6 +50,8 @@ pub struct Figures {
     pub flush_failures: u64,
     /// Files whose accepted data was lost.
     pub lost: u64,
+    /// What compaction has done.
+    pub compaction: CompactionFigures,
 }
 
 /// One mount of a volume that nobody else has.
@@ -60,6 +64,10 @@ pub struct Vfs {
     pub(crate) space: Space,
     /// Commits on their way to the service.
     pub(crate) landings: Landings,
+    pub(crate) quotas: Quotas,
+    /// A quota may have to be counted.
+    pub(crate) counting: Notify,
+    pub(crate) compaction: Compaction,
     /// Extents that sequential readers read.
     pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
@@ -84,7 +92,7 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`].
+    /// A mount over `parts`. Somebody must run [`Vfs::run_flusher`], and should run [`Vfs::run_compactor`].
     pub fn new(parts: Parts) -> Vfs {
         let Parts { session, arena, extents, clock } = parts;
         let freed = Arc::new(Notify::new());
@@ -98,6 +106,9 @@ impl Vfs {
             table: Table::new(),
             space: Space::new(),
             landings: Landings::default(),
+            quotas: Quotas::new(),
+            counting: Notify::new(),
+            compaction: Compaction::default(),
             kept: Kept::default(),
             freed,
             work: Notify::new(),
@@ -149,7 +160,7 @@ impl Vfs {
                 Box::pin(self.rename(ctx, (parent, name), (new_parent, new_name), flags)).await
             }
             Op::Link { ino, parent, name } => Box::pin(self.link(ino, parent, name)).await,
-            Op::StatFs => self.statfs().await,
+            Op::StatFs { ino } => self.statfs(ino).await,
             Op::SetXattr { ino, name, value, mode } => self.setxattr(ctx, ino, name, value, mode).await,
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,
@@ -180,6 +191,7 @@ impl Vfs {
             flushes: self.flushes.load(Ordering::Relaxed),
             flush_failures: self.flush_failures.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            compaction: self.compaction.figures(),
         }
     }
 

@@ -14,7 +14,10 @@ use types::SessionId;
 
 use super::{Cluster, LEN, Mount, row};
 use crate::verify::{self, Problem};
-use crate::{Figures, Fill, FillStep, Keeper, KeeperError, Reclaim, Repair, Repaired, Sweep};
+use crate::{
+    Figures, Fill, FillStep, Keeper, KeeperError, Reclaim, Repair, Repaired, Scrub, ScrubState, Scrubbed,
+    Sweep,
+};
 
 /// Metadata, and disks that outlive a keeper.
 struct Bench {
@@ -111,6 +114,67 @@ impl Bench {
     fn break_disk(&self, n: u8) {
         self.disks[&id(n)].set_broken(true);
     }
+}
+
+#[tokio::test]
+async fn a_scrub_finds_what_is_bad_or_missing_in_any_slot_and_has_it_repaired() {
+    let mut bench = Bench::new(2).await;
+    let mount = bench.mount().await;
+    let mut bad = Vec::new();
+    for n in 0..200 {
+        let extent = mount.seal().await;
+        mount.file(&format!("f{n}"), &extent).await;
+        bad.push(extent);
+    }
+    let group = bench.keeper.snapshot()[0].clone();
+    let copy = |n: usize, index: usize| group.fragment(bad[n].id, bad[n].layout, index);
+    let store = |index: usize| &bench.disks[&group.slots[index].disk];
+    // Two rotten ones, one missing in each slot; a file that is removed and one that is bad everywhere.
+    store(0).rot(copy(3, 0), 5000);
+    store(1).rot(copy(90, 1), 1);
+    store(0).delete(vec![copy(7, 0)]).await.expect("deleted");
+    store(1).delete(vec![copy(199, 1)]).await.expect("deleted");
+    store(1).rot(copy(11, 1), 1);
+    store(0).rot(copy(12, 0), 1);
+    store(1).rot(copy(12, 1), 1);
+    mount.remove(&bench.cluster, "f11").await;
+    let placement = Arc::clone(&bench.keeper) as Arc<dyn Placement>;
+    let mut scrub = Scrub::new(placement, bench.cluster.service(), ScrubState::default());
+    while scrub.step(1).await.expect("a step") != Scrubbed::Pass {}
+    assert_eq!(scrub.state().bad_in_pass, 6);
+    let repair = Repair::new(Arc::clone(&bench.keeper), bench.cluster.service(), Arc::clone(&bench.figures));
+    let mut done = Vec::new();
+    while let Ok(heard) = bench.bad.try_recv() {
+        done.push(repair.mend(heard).await.expect("mended"));
+    }
+    let count = |what: Repaired| done.iter().filter(|done| **done == what).count();
+    assert_eq!((count(Repaired::Written), count(Repaired::NoSource), done.len()), (4, 2, 6));
+    for n in [3, 7, 90, 199] {
+        assert_eq!(bench.problems(&row(&bad[n])).await, vec![]);
+    }
+    while scrub.step(1).await.expect("a step") != Scrubbed::Pass {}
+    assert_eq!(scrub.state().bad_in_pass, 2, "only what has no good copy");
+}
+
+#[tokio::test]
+async fn a_scrub_passes_over_slots_that_are_away_or_filled() {
+    let mut bench = Bench::new(2).await;
+    let mount = bench.mount().await;
+    for n in 0..10 {
+        mount.file(&format!("f{n}"), &mount.seal().await).await;
+    }
+    bench.break_disk(2);
+    bench.keeper.look().await.expect("looked");
+    let placement = Arc::clone(&bench.keeper) as Arc<dyn Placement>;
+    let mut scrub = Scrub::new(placement, bench.cluster.service(), ScrubState::default());
+    while scrub.step(1).await.expect("a step") != Scrubbed::Pass {}
+    assert_eq!(scrub.state().bad_in_pass, 0);
+    bench.restart(&[1, 3]).await.expect("a new disk takes over");
+    assert!(!bench.is_whole());
+    let placement = Arc::clone(&bench.keeper) as Arc<dyn Placement>;
+    let mut scrub = Scrub::new(placement, bench.cluster.service(), scrub.state().clone());
+    while scrub.step(1).await.expect("a step") != Scrubbed::Pass {}
+    assert_eq!((scrub.state().passes, scrub.state().bad_in_pass), (2, 0));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ fn args(data: &Path, capacity: Option<u64>, disks: &[&Path]) -> UpArgs {
         capacity: capacity.map(ByteSize),
         redundancy: None,
         disks: disks.iter().map(|path| path.to_path_buf()).collect(),
+        scrub_days: 7,
         metrics: None,
     }
 }

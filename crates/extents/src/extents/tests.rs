@@ -7,8 +7,8 @@ use namespace::{ExtentRow, NewExtent};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert_eq, proptest};
 use store::{
-    DeleteError, DiskId, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError, Space,
-    StoreFuture, Verified,
+    Checked, DeleteError, DiskId, FragmentInfo, FragmentStore, ListError, Put, PutAck, PutError, ReadError,
+    Space, StoreFuture, Verified,
 };
 use tokio::sync::Semaphore;
 use types::{Epoch, FragmentId, GroupId, SessionId, VolumeId};
@@ -223,6 +223,9 @@ impl FragmentStore for Slow {
     }
     fn read(&self, id: FragmentId, range: std::ops::Range<u32>) -> StoreFuture<Result<Verified, ReadError>> {
         self.inner.read(id, range)
+    }
+    fn check(&self, id: FragmentId) -> StoreFuture<Result<Checked, ReadError>> {
+        self.inner.check(id)
     }
     fn have(&self, ids: Vec<FragmentId>) -> StoreFuture<Result<Vec<bool>, ListError>> {
         self.inner.have(ids)

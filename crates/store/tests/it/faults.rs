@@ -169,6 +169,7 @@ async fn an_index_that_would_not_fit_its_checkpoint_refuses_puts() {
         }
     }
     assert!(running.store.free() > 1 << 20, "blocks are left");
+    assert!(running.store.space().free < 8192, "and are of no use");
     assert!(stored > 900, "64 KiB hold {stored} entries of 48 bytes");
     running.close().await;
     assert_eq!(open(&disk).await.report.from_checkpoint, stored);
