@@ -86,6 +86,18 @@ impl Charge {
     }
 }
 
+/// Bytes of the disks that are lent until this is dropped.
+pub(crate) struct Lent<'a> {
+    space: &'a Space,
+    charge: Charge,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.space.release(self.charge);
+    }
+}
+
 impl Space {
     pub(crate) fn new() -> Space {
         Space { known: Mutex::default(), close_look: tokio::sync::Mutex::new(()) }
@@ -103,6 +115,17 @@ impl Space {
             known.charged.add(charge);
         }
         fits && room
+    }
+
+    /// Lends bytes of the disks that nobody was promised, what is kept for the unforeseen among them.
+    pub(crate) fn lend(&self, disk: u64, disks: impl FnOnce() -> store::Space) -> Option<Lent<'_>> {
+        let mut known = self.known();
+        let fits = known.charged.disk.saturating_add(disk) <= disks().free;
+        if fits {
+            known.charged.disk += disk;
+        }
+        drop(known);
+        fits.then_some(Lent { space: self, charge: Charge { growth: 0, disk } })
     }
 
     /// Whether the volume's limit leaves room for `growth` more.

@@ -43,7 +43,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Installs what `stages` need and is missing.
 pub fn run(stages: &[&str]) -> anyhow::Result<()> {
-    let served = ["bad-input", "pjdfstest", "fsx", "real-work", "postgres", "crash", "kill"];
+    let served = ["bad-input", "pjdfstest", "fsx", "real-work", "postgres", "space", "crash", "kill"];
     if stages.iter().any(|stage| served.contains(stage)) {
         ensure!(
             rustix::process::geteuid().is_root(),
