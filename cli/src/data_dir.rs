@@ -10,13 +10,13 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The format of data directories that this release writes and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const IDENTITY: &str = "cluster.json";
 const IDENTITY_NEW: &str = "cluster.json.new";
@@ -58,6 +58,29 @@ pub struct Identity {
     pub copies: u8,
     /// Its disks.
     pub disks: Vec<DiskRecord>,
+}
+
+/// `cluster.json` as it lies on disk.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    #[serde(flatten)]
+    identity: Identity,
+    /// CRC-32C of the identity as JSON without spaces, in hexadecimal digits.
+    checksum: String,
+}
+
+impl Sealed {
+    fn new(identity: Identity) -> anyhow::Result<Sealed> {
+        let text = serde_json::to_vec(&identity).context("encode the identity")?;
+        Ok(Sealed { identity, checksum: format!("{:08x}", checksum::crc32c(&text)) })
+    }
+
+    /// The identity, if it is the one that was sealed.
+    fn open(self) -> anyhow::Result<Identity> {
+        let wanted = Sealed::new(self.identity)?;
+        ensure!(self.checksum == wanted.checksum, "its checksum is {}", wanted.checksum);
+        Ok(wanted.identity)
+    }
 }
 
 /// What is found at the path of a data directory, before anything is changed.
@@ -144,7 +167,8 @@ fn read_identity(path: &Path) -> anyhow::Result<Identity> {
             path.display()
         );
     }
-    serde_json::from_str(&text).with_context(damaged)
+    let sealed: Sealed = serde_json::from_str(&text).with_context(damaged)?;
+    sealed.open().with_context(damaged)
 }
 
 impl DataDir {
@@ -195,7 +219,8 @@ impl DataDir {
     pub fn update(&mut self, change: impl FnOnce(&mut Identity)) -> anyhow::Result<()> {
         let mut identity = self.identity.clone();
         change(&mut identity);
-        let mut text = serde_json::to_vec_pretty(&identity).context("encode the identity")?;
+        let mut text =
+            serde_json::to_vec_pretty(&Sealed::new(identity.clone())?).context("encode the identity")?;
         text.push(b'\n');
         let (new, now) = (self.path.join(IDENTITY_NEW), self.path.join(IDENTITY));
         let write = || -> std::io::Result<()> {
@@ -294,6 +319,28 @@ mod tests {
         assert!(held.contains(&format!("in use by process {}", std::process::id())), "{held}");
         drop(dir);
         assert_eq!(DataDir::open(&path).expect("free again").identity().state, State::Ready);
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_identity_is_refused_or_changes_nothing() {
+        let tmp = tempfile::tempdir().expect("a folder");
+        let path = tmp.path().join("data");
+        let mut dir = DataDir::create(&path, 7).expect("made");
+        dir.update(|identity| identity.starts = 1234).expect("updated");
+        let file = path.join("cluster.json");
+        let right = fs::read(&file).expect("read");
+        let mut refused = 0;
+        for bit in 0..right.len() * 8 {
+            let mut text = right.clone();
+            text[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &text).expect("written");
+            match inspect(&path) {
+                Ok(Found::Ours(identity)) => assert_eq!(identity, *dir.identity(), "bit {bit}"),
+                Ok(Found::Blank) => panic!("bit {bit} makes it blank"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > right.len(), "only {refused} were noticed");
     }
 
     #[test]

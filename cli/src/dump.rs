@@ -1,5 +1,7 @@
 //! `holdfast dump`: each format of a stopped data directory, a line per thing. Nothing is changed.
 
+mod map;
+
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,9 +21,12 @@ use crate::tuning::Tuning;
 /// Prints one format of a stopped data directory.
 pub fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     let tuning = Tuning::from_env()?;
+    if args.map == args.what.is_some() {
+        bail!("name one format, or --map, to dump; `holdfast dump --help` lists the formats");
+    }
     let dir = DataDir::open(&args.data)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    if let DumpWhat::Cluster = args.what {
+    if let Some(DumpWhat::Cluster) = args.what {
         writeln!(out, "{}", serde_json::to_string_pretty(dir.identity())?)?;
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
@@ -34,12 +39,13 @@ pub fn run(args: &DumpArgs) -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("start a runtime")?;
     match args.what {
-        DumpWhat::Cluster => {}
-        DumpWhat::Superblocks => runtime.block_on(superblocks(&dir, &tuning, &mut out))?,
-        DumpWhat::Journal => runtime.block_on(journal(&dir, &tuning, &mut out))?,
-        DumpWhat::Checkpoint => runtime.block_on(checkpoint(&dir, &tuning, &mut out))?,
-        DumpWhat::Log => log(&dir, &mut out)?,
-        DumpWhat::Rows => rows(&dir, &mut out)?,
+        None => map::write(&runtime.block_on(map::read(&dir, &tuning))?, args.json, &mut out)?,
+        Some(DumpWhat::Cluster) => {}
+        Some(DumpWhat::Superblocks) => runtime.block_on(superblocks(&dir, &tuning, &mut out))?,
+        Some(DumpWhat::Journal) => runtime.block_on(journal(&dir, &tuning, &mut out))?,
+        Some(DumpWhat::Checkpoint) => runtime.block_on(checkpoint(&dir, &tuning, &mut out))?,
+        Some(DumpWhat::Log) => log(&dir, &mut out)?,
+        Some(DumpWhat::Rows) => rows(&dir, &mut out)?,
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

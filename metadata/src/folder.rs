@@ -254,6 +254,15 @@ impl Folder {
         let header = Header::read(&disk, &path)?;
         Ok((disk, header.shape()))
     }
+
+    /// Puts damaged copies of the log's header right, for whoever will write the log.
+    pub(crate) fn mend_log(&self, disk: &FileDisk) -> Result<(), OpenError> {
+        let path = self.log();
+        if Header::read(disk, &path)?.mend(disk).map_err(|source| unread(&path, source))? {
+            tracing::warn!(path = %path.display(), "a damaged copy of the log's header was written anew");
+        }
+        Ok(())
+    }
 }
 
 /// Makes everything below a folder durable, names and contents.
@@ -336,12 +345,8 @@ impl Header {
     /// Reads one of the two copies.
     fn read(disk: &FileDisk, path: &Path) -> Result<Header, OpenError> {
         let mut newer = None;
-        for at in [0, disk.geometry().bytes - BLOCK] {
-            let block = IoBuf::zeroed(BLOCK as usize);
-            let block = Executor::new(0)
-                .run(async { disk.read(ByteOffset(at), block, IoClass::Log).await })
-                .map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
-            match Header::decode(&block) {
+        for at in Header::places(disk) {
+            match Header::decode(&Header::read_at(disk, at).map_err(|source| unread(path, source))?) {
                 Some(Ok(header)) => return Ok(header),
                 Some(Err(version)) => newer = Some(version),
                 None => {}
@@ -351,6 +356,35 @@ impl Header {
         Err(newer
             .map_or(OpenError::Header { path: path.clone() }, |version| OpenError::Newer { path, version }))
     }
+
+    /// Writes the copies anew that are damaged, durably: a header relies on the other copy.
+    fn mend(&self, disk: &FileDisk) -> Result<bool, device::IoError> {
+        let mut mended = false;
+        for at in Header::places(disk) {
+            if Header::decode(&Header::read_at(disk, at)?).is_none() {
+                let block = IoBuf::from_bytes(&self.encode());
+                Executor::new(0).run(async {
+                    disk.write(at, vec![block], Durability::Buffered, IoClass::Log).await?;
+                    disk.flush().await
+                })?;
+                mended = true;
+            }
+        }
+        Ok(mended)
+    }
+
+    fn places(disk: &FileDisk) -> [ByteOffset; 2] {
+        [ByteOffset(0), ByteOffset(disk.geometry().bytes - BLOCK)]
+    }
+
+    fn read_at(disk: &FileDisk, at: ByteOffset) -> Result<IoBuf, device::IoError> {
+        let block = IoBuf::zeroed(BLOCK as usize);
+        Executor::new(0).run(async { disk.read(at, block, IoClass::Log).await })
+    }
+}
+
+fn unread(path: &Path, source: device::IoError) -> OpenError {
+    OpenError::Read { path: path.to_path_buf(), source }
 }
 
 /// How much a new service takes of its filesystem before the first file is made.

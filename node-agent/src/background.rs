@@ -14,7 +14,7 @@ use crate::figures::{Figures, add};
 use crate::fill::{Fill, FillStep};
 use crate::keeper::Keeper;
 use crate::reclaim::Reclaim;
-use crate::repair::Repair;
+use crate::repair::{Repair, Repaired};
 use crate::sweep::Sweep;
 
 /// How often the loops look, and how much room they leave to others.
@@ -168,9 +168,12 @@ impl Loops {
                 heard = bad_copies.recv() => heard,
             };
             let Some(bad) = heard else { return };
-            add(&self.figures.bad_copies, 1);
-            let outcome = repair.mend(bad).await.map(|_| Duration::ZERO);
-            self.judge("replacing a bad copy", outcome, &mut trouble);
+            let outcome = repair.mend(bad).await;
+            // A copy that is met twice before it is replaced counts once.
+            if outcome != Ok(Repaired::NotNeeded) {
+                add(&self.figures.bad_copies, 1);
+            }
+            self.judge("replacing a bad copy", outcome.map(|_| Duration::ZERO), &mut trouble);
         }
     }
 

@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod bench;
+mod flips;
 mod fsx;
 mod pjdfstest;
 mod postgres;
+mod quota;
 mod real_work;
 mod setup;
 mod space;
@@ -134,11 +136,13 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
+    Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
     Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
+    Stage { name: "flips", needs_release: true, run: flips::run },
     Stage { name: "sim", needs_release: false, run: simulation },
     Stage { name: "sim-bugs", needs_release: false, run: planted_bugs },
 ];

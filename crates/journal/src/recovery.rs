@@ -92,6 +92,11 @@ impl RecoveredBatch {
     pub fn records(&self) -> Records<'_> {
         Records::of(&self.bytes)
     }
+
+    /// Bytes from its begin that say something: all but the padding of its last block.
+    pub fn used(&self) -> u64 {
+        self.bytes.len() as u64
+    }
 }
 
 impl Recovery {

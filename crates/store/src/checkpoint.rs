@@ -89,6 +89,11 @@ pub(crate) fn bytes_needed(fragments: u64, groups: u64) -> u64 {
     fragments * ENTRY_BYTES as u64 + groups * GROUP_BYTES as u64
 }
 
+/// How many bytes a chunk that was read whole before says it has, without its padding.
+pub(crate) fn chunk_len(head: &[u8]) -> u32 {
+    u32_at(head, 40)
+}
+
 /// Writes a checkpoint into an area. Nothing names it before [`Writer::finish`].
 pub(crate) struct Writer<'a> {
     dev: &'a dyn BlockDev,

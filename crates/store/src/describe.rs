@@ -1,5 +1,7 @@
 //! Looking at a disk without opening it, for `dump`. Nothing is written.
 
+mod used;
+
 use std::sync::Arc;
 
 use device::{BlockDev, IoBuf, IoClass, IoError};
@@ -13,6 +15,8 @@ use crate::header::{Header, HeaderError};
 use crate::record::{Record, RecordError};
 use crate::roots::{self, Copy};
 use crate::superblock::Superblock;
+
+pub use used::{Used, UsedKind, used};
 
 /// The copies of the superblock, and the one that counts.
 pub async fn superblocks(dev: &dyn BlockDev) -> (Vec<Copy>, Result<Superblock, OpenError>) {

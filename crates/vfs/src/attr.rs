@@ -142,7 +142,7 @@ impl Vfs {
             }
         }
         if let Some(before) = before {
-            self.space.moved(before, attr.allocated);
+            self.moved(before, &attr);
         }
         if let (true, Some(dirty)) = (emptied, &dirty) {
             self.drop_records(node, dirty.last);

@@ -51,14 +51,18 @@ impl<'a> TakenCharge<'a> {
     }
 
     fn release(mut self) {
-        self.vfs.space.release(std::mem::take(&mut self.charge));
+        self.vfs.give_back(std::mem::take(&mut self.charge));
     }
 }
 
 impl Drop for TakenCharge<'_> {
     fn drop(&mut self) {
-        if self.charge != Charge::default() {
-            self.node.state().charge.add(self.charge);
+        if !self.charge.is_nothing() {
+            let mut state = self.node.state();
+            let newer = std::mem::replace(&mut state.charge, self.charge);
+            if !newer.is_nothing() {
+                self.vfs.add_charge(&mut state.charge, newer);
+            }
         }
     }
 }
@@ -167,7 +171,7 @@ impl Vfs {
         match self.session.call(Command::Commit(commit)).await {
             Ok(Reply::Attr(attr)) => {
                 ids.iter().for_each(|id| self.extents.committed(*id));
-                self.space.moved(before.attr.allocated, attr.allocated);
+                self.moved(before.attr.allocated, &attr);
                 let mut state = node.state();
                 state.store(asked, attr);
                 if state.kill_priv.is_some_and(|dseq| kill_priv && dseq <= last.dseq) {
@@ -278,7 +282,7 @@ impl Vfs {
             state.failing = None;
             std::mem::take(&mut state.charge)
         };
-        self.space.release(charge);
+        self.give_back(charge);
         self.free_records(node, through);
     }
 

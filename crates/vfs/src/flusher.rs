@@ -85,6 +85,18 @@ impl Vfs {
         }
     }
 
+    /// Makes durable what is accepted now, each file once: unlike [`Vfs::flush_everything`] it comes to an end while
+    /// others write on.
+    pub async fn flush_accepted(&self) -> Result<(), FlushAllError> {
+        self.store_touches().await;
+        let dirty: Vec<Ino> = self.arena.dirty(usize::MAX).iter().map(|one| one.ino).collect();
+        let (_, failures) = self.flush_these(dirty).await;
+        match failures.last() {
+            Some(errno) => Err(FlushAllError { files: failures.len(), errno: *errno }),
+            None => Ok(()),
+        }
+    }
+
     /// Stores atimes and flushes what is due. Answers after which time something more may be due, `None` if nothing
     /// will be until somebody writes.
     async fn flush_round(&self) -> Option<Duration> {

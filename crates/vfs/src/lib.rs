@@ -19,6 +19,7 @@ mod node;
 mod op;
 mod open;
 mod pack;
+mod quota;
 mod read;
 mod seek;
 mod space;

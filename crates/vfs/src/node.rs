@@ -164,7 +164,7 @@ impl State {
     /// It is open, or there is something to be done for it.
     fn has_work(&self) -> bool {
         self.opens > 0
-            || self.charge != Charge::default()
+            || !self.charge.is_nothing()
             || self.kill_priv.is_some()
             || self.touched.is_some()
             || self.failing.is_some()

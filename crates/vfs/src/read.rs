@@ -114,9 +114,12 @@ impl Vfs {
         let mut tries = 0;
         loop {
             match self.read_rows_once(ino, offset, bytes, sequential).await {
-                Err(RowsError::Moved) if tries < MAP_TRIES => tries += 1,
+                Err(RowsError::Moved(_)) if tries < MAP_TRIES => tries += 1,
                 // The same map again and again: the extent is lost, and not replaced.
-                Err(RowsError::Moved) => return Err(Errno::EIO),
+                Err(RowsError::Moved(error)) => {
+                    tracing::error!(ino = ino.0, %error, "a file cannot be read");
+                    return Err(errno::of_read(&error));
+                }
                 Err(RowsError::Failed(errno)) => return Err(errno),
                 Ok(attr) => return Ok(attr),
             }
@@ -216,7 +219,7 @@ impl Vfs {
 
     fn not_read(&self, ino: Ino, error: &ReadExtentError) -> RowsError {
         if matches!(error, ReadExtentError::Damaged { source: Some(ReadError::NotFound(_)), .. }) {
-            return RowsError::Moved;
+            return RowsError::Moved(Box::new(error.clone()));
         }
         tracing::error!(ino = ino.0, %error, "a file cannot be read");
         RowsError::Failed(errno::of_read(error))
@@ -226,7 +229,7 @@ impl Vfs {
 /// Why the rows did not give a file's bytes.
 enum RowsError {
     /// An extent is not there: the file was changed after its map was read.
-    Moved,
+    Moved(Box<ReadExtentError>),
     Failed(Errno),
 }
 

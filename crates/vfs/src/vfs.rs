@@ -17,6 +17,7 @@ use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
 use crate::op::{Ctx, Op, Outcome};
+use crate::quota::Quotas;
 use crate::space::Space;
 use crate::table::{NodeRef, Table};
 
@@ -60,6 +61,9 @@ pub struct Vfs {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    pub(crate) quotas: Quotas,
+    /// A quota may have to be counted.
+    pub(crate) counting: Notify,
     pub(crate) compaction: Compaction,
     /// Extents that sequential readers read.
     pub(crate) kept: Kept,
@@ -98,6 +102,8 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            quotas: Quotas::new(),
+            counting: Notify::new(),
             compaction: Compaction::default(),
             kept: Kept::default(),
             freed,
@@ -150,7 +156,7 @@ impl Vfs {
                 Box::pin(self.rename(ctx, (parent, name), (new_parent, new_name), flags)).await
             }
             Op::Link { ino, parent, name } => Box::pin(self.link(ino, parent, name)).await,
-            Op::StatFs => self.statfs().await,
+            Op::StatFs { ino } => self.statfs(ino).await,
             Op::SetXattr { ino, name, value, mode } => self.setxattr(ctx, ino, name, value, mode).await,
             Op::GetXattr { ino, name } => self.getxattr(ino, name).await,
             Op::ListXattr { ino } => self.listxattr(ctx, ino).await,

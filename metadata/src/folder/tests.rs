@@ -1,4 +1,4 @@
-use super::{Header, VERSION};
+use super::{Folder, Header, Options, VERSION};
 use checksum::crc32c;
 
 fn header() -> Header {
@@ -38,4 +38,23 @@ fn damaged_reserved_and_newer_headers_are_told_apart() {
     assert_eq!(sealed(&|block| block[8] = 9), Some(Err(9)));
     assert_eq!(sealed(&|_| ()), Some(Ok(header())));
     assert_eq!(VERSION, 1);
+}
+
+#[test]
+fn a_damaged_copy_of_the_header_is_written_anew() {
+    use std::os::unix::fs::FileExt;
+    let data = tempfile::tempdir().expect("a folder");
+    let options =
+        Options { log_bytes: 1 << 20, segment_bytes: 1 << 14, reserve_bytes: 4096, ..Options::default() };
+    Folder::create(data.path(), &options).expect("created");
+    let folder = Folder::of(data.path());
+    let right = std::fs::read(folder.log()).expect("read");
+    for at in [20, right.len() - 4096 + 20] {
+        let file = std::fs::File::options().write(true).open(folder.log()).expect("opened");
+        file.write_all_at(&[right[at] ^ 4], at as u64).expect("damaged");
+        let (disk, _) = folder.open_log(options.backend).expect("one copy suffices");
+        folder.mend_log(&disk).expect("mended");
+        drop(disk);
+        assert!(std::fs::read(folder.log()).expect("read") == right, "byte {at}");
+    }
 }

@@ -330,5 +330,8 @@ async fn mount(
         extents: Arc::new(Extents::new(volume, info.session, 1, FixedPlacement::of(vec![group]))),
         clock: Arc::new(clock.clone()),
     };
-    (Arc::new(Vfs::new(parts)), arena)
+    let vfs = Arc::new(Vfs::new(parts));
+    // As the counting task does when a mount begins.
+    vfs.count_to_the_end().await.expect("no quota is left to count");
+    (vfs, arena)
 }

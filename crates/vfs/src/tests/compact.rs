@@ -262,7 +262,7 @@ async fn what_was_accepted_keeps_its_room_and_compaction_the_rest() {
     let bench = Bench::new().await;
     let store::Space { total, free } = bench.vfs.extents.space();
     let kept = (total / 64).min(16 << 20);
-    let promised = Charge { growth: 0, disk: free - kept };
+    let promised = Charge { disk: free - kept, ..Charge::default() };
     assert!(bench.vfs.charge(promised));
     let lend = |disk| bench.vfs.space.lend(disk, || bench.vfs.extents.space());
     for _ in 0..2 {
@@ -270,6 +270,6 @@ async fn what_was_accepted_keeps_its_room_and_compaction_the_rest() {
         let lent = lend(kept);
         assert!(lent.is_some() && lend(1).is_none(), "all of it");
     }
-    bench.vfs.space.release(promised);
+    bench.vfs.give_back(promised);
     assert_eq!(bench.vfs.space.charged(), Charge::default());
 }

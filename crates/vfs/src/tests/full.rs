@@ -116,7 +116,7 @@ async fn reclaim(bench: &Bench) {
 }
 
 async fn free(bench: &Bench) -> u64 {
-    match bench.run(Op::StatFs).await {
+    match bench.run(Op::StatFs { ino: Ino::ROOT }).await {
         Ok(Outcome::StatFs(space)) => space.free,
         other => panic!("{other:?}"),
     }

@@ -30,7 +30,7 @@ async fn a_write_that_does_not_fit_says_so_at_once_and_none_fails_late() {
     let allocate = |offset, len| Op::Fallocate { ino, handle, mode: FallocateMode::Allocate, offset, len };
     assert_eq!(bench.run(allocate(written, MIB)).await, Err(Errno::ENOSPC));
     assert_eq!(bench.run(allocate(0, 500_000)).await, Ok(Outcome::Done));
-    let Ok(Outcome::StatFs(space)) = bench.run(Op::StatFs).await else { panic!("statfs") };
+    let Ok(Outcome::StatFs(space)) = bench.run(Op::StatFs { ino: Ino::ROOT }).await else { panic!("statfs") };
     assert_eq!(space.blocks, 2 * MIB / 4096);
     assert!(space.free < 100, "{space:?}");
     bench.truncate(ino, 0).await.expect("truncate");
@@ -40,8 +40,8 @@ async fn a_write_that_does_not_fit_says_so_at_once_and_none_fails_late() {
 
 #[tokio::test]
 async fn statfs_counts_what_was_only_accepted() {
-    let bench = Bench::new().await;
-    let free = async || match bench.run(Op::StatFs).await {
+    let bench = Bench::sized(Sizes { limit: 512 * MIB, ..Sizes::default() }).await;
+    let free = async || match bench.run(Op::StatFs { ino: Ino::ROOT }).await {
         Ok(Outcome::StatFs(space)) => space.free,
         other => panic!("{other:?}"),
     };
