@@ -131,7 +131,8 @@ impl Space {
             known.charged.disk += disk;
         }
         drop(known);
-        fits.then_some(Lent { space: self, charge: Charge { disk, ..Charge::default() } })
+        // Not `then_some`: what was refused must not be given back.
+        fits.then(|| Lent { space: self, charge: Charge { disk, ..Charge::default() } })
     }
 
     /// Whether the volume's limit leaves room for `growth` more.
