@@ -80,7 +80,7 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
 /// Pages of one file that are synced together share extents: each alone would take as much again for its header.
 fn packs(served: &Served, seed: u64) -> anyhow::Result<()> {
     let path = served.mount().join("apart");
-    let file = File::create(&path).context("make a file")?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path).context("make a file")?;
     let before = number(&served.status()?, "/disks/0/fragments")?;
     for n in 0..APART {
         file.write_all_at(&page(seed, n, 0), n * 3 * PAGE as u64).context("write a page")?;
