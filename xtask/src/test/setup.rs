@@ -43,8 +43,18 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Installs what `stages` need and is missing.
 pub fn run(stages: &[&str]) -> anyhow::Result<()> {
-    let served =
-        ["bad-input", "pjdfstest", "fsx", "quota", "real-work", "postgres", "crash", "kill", "flips"];
+    let served = [
+        "bad-input",
+        "pjdfstest",
+        "fsx",
+        "quota",
+        "real-work",
+        "postgres",
+        "space",
+        "crash",
+        "kill",
+        "flips",
+    ];
     if stages.iter().any(|stage| served.contains(stage)) {
         ensure!(
             rustix::process::geteuid().is_root(),
