@@ -30,7 +30,7 @@ pub enum Command {
     Dump(DumpArgs),
     /// Limit a directory, or the volume, of a running `up` in bytes and inodes.
     Quota(QuotaArgs),
-    /// Back up the metadata: which files there are and where their data lie.
+    /// Back up and restore the metadata: which files there are and where their data lie.
     Metadata(MetadataArgs),
     /// Measure a mount beside a plain directory and beside what FUSE itself allows.
     Bench(BenchArgs),
@@ -259,6 +259,9 @@ pub enum MetadataWhat {
     /// Write all metadata of one moment into a file, whether `up` runs or not. The files' data are not in it, but for
     /// those of up to 4 KiB. An older backup at FILE is replaced.
     Backup(BackupArgs),
+    /// Put a backup in the place of the metadata of a stopped data directory, over its disks as they are. Files are as at
+    /// the backup; those whose data were freed since are named. The metadata that were there are kept aside.
+    Restore(RestoreArgs),
 }
 
 /// Arguments of `metadata backup`.
@@ -268,6 +271,17 @@ pub struct BackupArgs {
     pub file: PathBuf,
 
     /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+/// Arguments of `metadata restore`.
+#[derive(Parser, Debug)]
+pub struct RestoreArgs {
+    /// The backup.
+    pub file: PathBuf,
+
+    /// The data directory; no `up` may run on it.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 }

@@ -3,7 +3,7 @@
 //! It reads a stopped data directory as the next start would find it, with the log's tail applied in memory and the
 //! disks' journals replayed in memory, and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use store::{ClusterId, DiskId};
 use types::{ByteSize, ExtentId, VolumeId};
 
 use crate::args::FsckArgs;
+use crate::damage;
 use crate::data_dir::DataDir;
 use crate::progress::Progress;
 use crate::tuning::Tuning;
@@ -28,6 +29,8 @@ use crate::tuning::Tuning;
 pub struct Findings {
     /// Each in a sentence; empty if all is well.
     pub problems: Vec<String>,
+    /// Files of which some bytes are whole on no disk, each in a sentence that begins with its path.
+    pub damaged_files: Vec<String>,
     /// Volumes whose rows were checked.
     pub volumes: u64,
     /// Extents that files use, each of which was read.
@@ -60,6 +63,9 @@ fn for_people(findings: &Findings) -> String {
     let mut text = String::new();
     for problem in &findings.problems {
         text.push_str(&format!("{problem}\n"));
+    }
+    for file in &findings.damaged_files {
+        text.push_str(&format!("damaged: {file}\n"));
     }
     text.push_str(&format!(
         "volumes {}, extents {}, fragments {}, {} read; fragments that no file uses and that will be freed: {} ({})\n",
@@ -180,6 +186,7 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
     let (mut lacking, mut out_of_reach) = (BTreeMap::<DiskId, u64>::new(), BTreeMap::<DiskId, u64>::new());
     for volume in volumes(rows)? {
         let mut progress = Progress::new("extents");
+        let mut lost = BTreeSet::new();
         let mut live: Vec<ExtentRow> = Vec::new();
         namespace::extents(rows, volume, &mut |row, alive| {
             if alive {
@@ -190,7 +197,13 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
         .context("read the extents")?;
         for (done, row) in live.iter().enumerate() {
             progress.at(done as u64, live.len() as u64);
-            for problem in node_agent::verify::extent(groups, row).await {
+            let problems = node_agent::verify::extent(groups, row).await;
+            let copies =
+                groups.iter().find(|group| group.id == row.group).map_or(0, |group| group.slots.len());
+            if problems.len() >= copies.max(1) {
+                lost.insert(row.id);
+            }
+            for problem in problems {
                 match problem {
                     // One line for each disk says it better than one for each extent.
                     Problem::Lacks { disk, .. } => *lacking.entry(disk).or_default() += 1,
@@ -200,6 +213,8 @@ async fn check_extents(rows: &dyn Rows, groups: &[Group], findings: &mut Finding
             }
             findings.extents += 1;
         }
+        let damaged = damage::files(rows, volume, &lost)?;
+        findings.damaged_files.extend(damaged.iter().map(ToString::to_string));
     }
     let lacks = |(disk, count): (&DiskId, &u64)| format!("disk {disk} lacks the copies of {count} extents");
     findings.problems.extend(lacking.iter().map(lacks));

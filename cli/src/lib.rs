@@ -1,12 +1,13 @@
 //! The `holdfast` command: one process tree on one directory, and the tools around it.
 //!
 //! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`disk`], [`fsck`],
-//! [`dump`], [`quota`], [`backup`], [`bench`].
+//! [`dump`], [`quota`], [`backup`], [`restore`], [`bench`].
 //! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
 
 pub mod args;
 pub mod backup;
 pub mod bench;
+pub mod damage;
 pub mod data_dir;
 pub mod disk;
 pub mod dump;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod progress;
 pub mod quota;
 pub mod report;
+pub mod restore;
 pub mod status;
 pub mod stream;
 pub mod table;
@@ -42,6 +44,7 @@ pub fn run() -> ExitCode {
         Command::Quota(args) => quota::run(&args),
         Command::Metadata(args) => match args.what {
             MetadataWhat::Backup(args) => backup::run(&args),
+            MetadataWhat::Restore(args) => restore::run(&args),
         },
         Command::Bench(args) => bench::run(args),
         Command::BenchFloor(args) => bench::serve_floor(&args),

@@ -266,7 +266,7 @@ impl Folder {
 }
 
 /// Makes everything below a folder durable, names and contents.
-fn sync_all(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_all(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

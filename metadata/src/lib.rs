@@ -9,6 +9,7 @@ mod folder;
 mod map;
 mod offline;
 mod reclaim;
+mod restore;
 mod service;
 mod space;
 
@@ -18,5 +19,6 @@ pub use folder::{CreateError, OpenError, Options};
 pub use map::{Used, UsedKind};
 pub use meta_raft::{Beat, Payload, Position, Record};
 pub use offline::{LogRecord, LogReport, Offline, OfflineError};
+pub use restore::{RestoreError, Restored};
 pub use service::Service;
 pub use space::{Filesystem, FreeSpace};

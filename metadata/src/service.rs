@@ -22,7 +22,7 @@ use crate::reclaim::{Deleted, reclaim};
 use crate::space::{ReadOnly, Watch};
 
 /// The number of the only partition.
-const GROUP: u32 = 0;
+pub(crate) const GROUP: u32 = 0;
 
 /// The metadata service over the folder `meta/` of a data directory.
 ///
@@ -51,6 +51,11 @@ impl Service {
     /// Whether a data directory holds a service. An unfinished one does not count.
     pub fn exists(data: &Path) -> bool {
         Folder::of(data).path.exists()
+    }
+
+    /// Whether a restore was cut off between the old metadata and the new ones: there are none now.
+    pub fn was_cut_off(data: &Path) -> bool {
+        crate::restore::was_cut_off(data)
     }
 
     /// What is missing of a service that was made in a data directory, if something is. What is there may be damaged.

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: command 2 of the README, from a bare machine to a verdict.
 
+mod backup;
 mod bad_input;
 mod bench;
 mod flips;
@@ -136,6 +137,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
+    Stage { name: "backup", needs_release: true, run: backup::run },
     Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },

@@ -64,6 +64,13 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
     let disks = match dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready) {
         Some(_) => {
             let dir = dir.as_ref().context("a whole directory is open")?;
+            if metadata::Service::was_cut_off(dir.path()) {
+                bail!(
+                    "a restore of the metadata of {} was cut off; do it again with `holdfast metadata restore` (the metadata that were there are kept in {})",
+                    args.data.display(),
+                    dir.path().join("meta.replaced-N, the highest N").display()
+                );
+            }
             if let Some(part) = metadata::Service::missing(dir.path()) {
                 bail!(
                     "{} is missing: it tells which files there are and where their data lie; restore {} from a backup",

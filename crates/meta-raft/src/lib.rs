@@ -12,6 +12,7 @@ mod raft_types;
 mod record;
 mod rows;
 mod runtime;
+mod seed;
 mod sim_rows;
 mod stop;
 
@@ -22,5 +23,6 @@ pub use partition::{Beat, Figures, OpenError, Partition, Setup, entries, open};
 pub use record::{Ballot, Payload, Position, Record};
 pub use rows::{Applied, FormatError, Members, RowStore, RowView, SyncError};
 pub use runtime::{Executor, sleep, spawn};
+pub use seed::{seed_log, seeded};
 pub use sim_rows::{SimRows, SimView};
 pub use stop::Stopped;

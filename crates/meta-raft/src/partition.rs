@@ -5,6 +5,7 @@ mod beat;
 mod open;
 
 pub use beat::Beat;
+pub(crate) use open::NODE;
 pub use open::{OpenError, Setup, entries, open};
 
 use std::sync::Arc;

@@ -9,9 +9,10 @@ use crate::map;
 use crate::names;
 use crate::projects;
 use crate::query::{Answer, DirEntry, DiskRow, ExtentRow, FileKind, GroupRow, MapSegment, Query, QuotaState};
+use crate::restored;
 use crate::row;
 use crate::row::Empty;
-use crate::row::cluster::{Disk, Group, VolumeName};
+use crate::row::cluster::{Counters, Disk, Group, VolumeName};
 use crate::row::data::{Extent, INLINE_MAX, Inline, MapData};
 use crate::row::inode::{self, Inode};
 use crate::row::names::{Dentry, Target, Xattr};
@@ -265,13 +266,18 @@ fn path(rows: &dyn Rows, volume: VolumeId, ino: Ino) -> Outcome<Answer> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     let mut at = ino;
     while at != Ino::ROOT {
-        let inode = dir(rows, volume, at)?;
+        let inode = live(rows, volume, at)?;
         if inode.nlink == 0 {
             return Err(Errno::ENOENT.into());
         }
-        let dentry: Option<Dentry> = row::get(rows, &keys::dentry(volume, inode.parent, inode.cookie))?;
+        // A file with several names has its places in rows of their own: the first will do.
+        let (parent, cookie) = match inode.parent {
+            Ino(0) => first_place(rows, volume, at)?,
+            parent => (parent, inode.cookie),
+        };
+        let dentry: Option<Dentry> = row::get(rows, &keys::dentry(volume, parent, cookie))?;
         names.push(dentry.ok_or_else(|| lost("dentry", at))?.name);
-        at = inode.parent;
+        at = parent;
     }
     let mut path = Vec::new();
     for name in names.iter().rev() {
@@ -279,6 +285,19 @@ fn path(rows: &dyn Rows, volume: VolumeId, ino: Ino) -> Outcome<Answer> {
         path.extend_from_slice(name);
     }
     Ok(Answer::Bytes(if path.is_empty() { b"/".to_vec() } else { path }))
+}
+
+/// The directory and the cookie of one of an inode's names.
+fn first_place(rows: &dyn Rows, volume: VolumeId, ino: Ino) -> Result<(Ino, u64), RowsError> {
+    let prefix = keys::of_inode(volume, kind::PARENT, ino);
+    let mut place = None;
+    rows.scan(&prefix, &keys::after(&prefix), false, &mut |key, _| {
+        place = key[prefix.len()..]
+            .first_chunk::<8>()
+            .map(|dir| (Ino(u64::from_be_bytes(*dir)), keys::last_u64(key)));
+        false
+    })?;
+    place.ok_or_else(|| lost("parent", ino))
 }
 
 fn groups(rows: &dyn Rows) -> Outcome<Answer> {
@@ -330,15 +349,24 @@ fn dead_extents(rows: &dyn Rows, volume: VolumeId, max: usize) -> Outcome<Answer
 
 /// What an agent may delete. Asked after it listed them: an id without a row whose session may still commit it stays.
 fn garbage(rows: &dyn Rows, ids: &[ExtentId]) -> Outcome<Answer> {
+    let restored = restored::row(rows)?;
+    let next_volume = row::get::<Counters>(rows, &keys::counters())?.map_or(VolumeId(0), |next| next.volume);
     let mut garbage = Vec::new();
     for id in ids {
-        let Some(volume) = row::get::<Volume>(rows, &keys::volume(id.volume))? else { continue };
-        let spent = match row::get::<Session>(rows, &keys::session(id.volume, id.session))? {
-            Some(session) => id.counter < session.settled,
-            // Never opened yet: nothing of it can be here, so something is wrong with the id; hands off.
-            None => id.session.0 > 0 && id.session < volume.next_session,
+        let spent = match row::get::<Volume>(rows, &keys::volume(id.volume))? {
+            Some(volume) => match row::get::<Session>(rows, &keys::session(id.volume, id.session))? {
+                Some(session) => id.counter < session.settled,
+                // Never opened yet: nothing of it can be here, so something is wrong with the id; hands off.
+                None => id.session.0 > 0 && id.session < volume.next_session,
+            },
+            // Volumes do not go, so only a restore forgets one: it was made after the backup.
+            None => restored.is_some() && id.volume < next_volume,
         };
-        if spent && rows.get(&keys::extent(*id))?.is_none() {
+        let kept = match &restored {
+            Some(restored) => restored.keeps(rows, id.volume, id.session)?,
+            None => false,
+        };
+        if spent && !kept && rows.get(&keys::extent(*id))?.is_none() {
             garbage.push(*id);
         }
     }

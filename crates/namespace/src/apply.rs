@@ -10,7 +10,7 @@ use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
     attrs, cluster, commit, copy, fallocate, groups, journal, keys, names, projects, reclaim, remove, rename,
-    rewrite, row, sessions, slots, xattrs,
+    restored, rewrite, row, sessions, slots, xattrs,
 };
 
 /// The changes that an entry makes to the rows, and the answer to each of its commands.
@@ -66,6 +66,9 @@ fn dispatch(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Outcome<
             cluster::create_volume(over, now, name, *limit, *hash_key, *mode, *cred)
         }
         Command::DropExtents { ids } => reclaim::drop_extents(over, ids),
+        Command::Restored { epoch, sessions, keep_until } => {
+            restored::restored(over, *epoch, sessions, *keep_until)
+        }
         Command::SetLimit { volume, limit } => with(over, now, *volume, |tx| {
             tx.volume.limit = *limit;
             Ok(Reply::Done)
@@ -159,6 +162,7 @@ pub(crate) fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> 
         | Command::Settle { .. }
         | Command::Reclaim { .. }
         | Command::DropExtents { .. }
+        | Command::Restored { .. }
         | Command::Journal { .. } => Err(Errno::EINVAL.into()),
     }
 }

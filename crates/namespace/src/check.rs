@@ -14,7 +14,7 @@ use types::VolumeId;
 use crate::keys::{self, KeyReader, kind};
 use crate::query::{ExtentRow, GroupSlot, SlotState};
 use crate::row;
-use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
+use crate::row::cluster::{Clock, Counters, Disk, Group, Node, Restored, VolumeName};
 use crate::row::data::Extent;
 use crate::row::inode::Inode;
 use crate::row::volume::Volume;
@@ -232,6 +232,7 @@ impl Check<'_> {
         let counters: Option<Counters> = self.one(&keys::counters())?;
         self.each(kind::CLOCK, |_, _, _: Clock| {})?;
         self.each(kind::NODE, |_, _, _: Node| {})?;
+        self.each(kind::RESTORED, |_, _, _: Restored| {})?;
         let ahead = |volume: u32, group: u32| {
             counters.as_ref().is_none_or(|next| volume >= next.volume.0 || group >= next.group.0)
         };

@@ -49,7 +49,7 @@ pub(crate) fn register_node(over: &mut Overlay<'_>, node: u64, incarnation: u64)
 }
 
 /// All volumes, by name.
-fn volumes(over: &Overlay<'_>) -> Result<Vec<VolumeId>, RowsError> {
+pub(crate) fn volumes(over: &Overlay<'_>) -> Result<Vec<VolumeId>, RowsError> {
     let prefix = keys::prefix(keys::CLUSTER, keys::kind::NAME);
     let mut volumes = Vec::new();
     row::scan(over, &prefix, &keys::after(&prefix), false, &mut |_, row: VolumeName| {

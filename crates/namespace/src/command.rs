@@ -426,6 +426,16 @@ pub enum Command {
         /// Which file.
         ino: Ino,
     },
+    /// The rows come from a backup: numbers go on above what was given out since, and every session is over. Repeated, it
+    /// only passes over more.
+    Restored {
+        /// The highest epoch that any disk knows of any group.
+        epoch: Epoch,
+        /// Sessions of which the disks have extents, the newest of each volume or more.
+        sessions: Vec<(VolumeId, SessionId)>,
+        /// Until then no fragment of a session before this is garbage: another backup may name it.
+        keep_until: Nanos,
+    },
     /// Written data becomes the file's. No limit refuses it: the data was accepted against them.
     Commit(Commit),
     /// Space is set aside, or given back (fallocate(2)). A range that touches more than 65,536 map rows is `EFBIG`:

@@ -8,7 +8,7 @@ use types::SessionId;
 use crate::keys::{KeyReader, class, kind};
 use crate::query::GroupSlot;
 use crate::row;
-use crate::row::cluster::{Clock, Counters, Disk, Group, Node, VolumeName};
+use crate::row::cluster::{Clock, Counters, Disk, Group, Node, Restored, VolumeName};
 use crate::row::data::{Extent, Inline, Map};
 use crate::row::inode::Inode;
 use crate::row::names::{Dentry, Target, Xattr};
@@ -33,6 +33,7 @@ pub fn describe(key: &[u8], value: &[u8]) -> String {
         kind::CLOCK => body::<Clock>(value),
         kind::COUNTERS => body::<Counters>(value),
         kind::NODE => body::<Node>(value),
+        kind::RESTORED => body::<Restored>(value),
         kind::GROUP => {
             let slot = |slot: &GroupSlot| format!(" {} {:?}", key_text(&slot.disk), slot.state);
             with::<Group>(value, |row| {
@@ -95,6 +96,7 @@ pub(crate) fn key_name(key: &[u8]) -> Option<String> {
     let text = match kind {
         kind::CLOCK => "clock".to_string(),
         kind::COUNTERS => "counters".to_string(),
+        kind::RESTORED => "restored".to_string(),
         kind::NODE => format!("node {}", rest.u64()?),
         kind::GROUP => format!("group {}", rest.u32()?),
         kind::DISK => format!("disk {}", key_text(rest.rest())),

@@ -172,6 +172,7 @@ wire_enum!(Command {
     7 => Settle { volume, session, settled },
     8 => Reclaim { volume, steps },
     9 => DropExtents { ids },
+    10 => Restored { epoch, sessions, keep_until },
     16 => AddGroup { disks },
     17 => DiskAbsent { disk },
     18 => DiskBack { disk },

@@ -63,7 +63,8 @@ pub(crate) fn add_group(over: &mut Overlay<'_>, disks: &[[u8; 16]]) -> Outcome<R
     counters.group = GroupId(id.0.checked_add(1).ok_or(Errno::ENOSPC)?);
     over.put(keys::counters(), row::value(&counters));
     let slots = disks.iter().map(|disk| GroupSlot { disk: *disk, state: SlotState::In }).collect();
-    over.put(keys::group(id), row::value(&Group { epoch: Epoch(1), slots }));
+    let epoch = crate::restored::row(over)?.map_or(Epoch(1), |restored| restored.first_epoch);
+    over.put(keys::group(id), row::value(&Group { epoch, slots }));
     Ok(Reply::Group(id))
 }
 
@@ -182,7 +183,7 @@ fn usable(over: &Overlay<'_>, disk: &[u8; 16]) -> Outcome<()> {
 }
 
 /// Every group, in the order of their ids.
-fn all(over: &Overlay<'_>) -> Result<Vec<(GroupId, Group)>, RowsError> {
+pub(crate) fn all(over: &Overlay<'_>) -> Result<Vec<(GroupId, Group)>, RowsError> {
     let prefix = keys::prefix(keys::CLUSTER, kind::GROUP);
     let mut groups = Vec::new();
     row::scan(over, &prefix, &keys::after(&prefix), false, &mut |key, group: Group| {

@@ -21,6 +21,7 @@ pub(crate) mod kind {
     pub(crate) const GROUP: u8 = b'g';
     pub(crate) const DISK: u8 = b'd';
     pub(crate) const NAME: u8 = b'v';
+    pub(crate) const RESTORED: u8 = b'r';
 
     pub(crate) const VOLUME: u8 = b'V';
     pub(crate) const INODE: u8 = b'I';
@@ -87,6 +88,10 @@ pub(crate) fn clock() -> Vec<u8> {
 
 pub(crate) fn counters() -> Vec<u8> {
     prefix(CLUSTER, kind::COUNTERS)
+}
+
+pub(crate) fn restored() -> Vec<u8> {
+    prefix(CLUSTER, kind::RESTORED)
 }
 
 pub(crate) fn node(node: u64) -> Vec<u8> {

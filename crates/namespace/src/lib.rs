@@ -17,6 +17,7 @@ mod copy;
 mod describe;
 mod encoding;
 mod fallocate;
+mod files;
 mod groups;
 mod journal;
 mod keys;
@@ -29,6 +30,7 @@ mod query;
 mod reclaim;
 mod remove;
 mod rename;
+mod restored;
 mod rewrite;
 mod row;
 mod rows;
@@ -53,6 +55,7 @@ pub use describe::describe;
 pub use encoding::{
     ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
 };
+pub use files::maps;
 pub use journal::{
     Expected, Home, JOURNAL_COMMANDS_MAX, Journaled, Single, any_slot, has_no_map, home, inode_key,
     is_for_space, is_inode_row, predict, siblings,

@@ -339,11 +339,12 @@ pub enum Query {
         /// Which inode.
         ino: Ino,
     },
-    /// `Bytes`: the path of a directory from the root on, which is `/`; `Failed(ENOENT)` if it was removed.
+    /// `Bytes`: the path of an inode from the root on, which is `/`, one of them if it has several; `Failed(ENOENT)` if it
+    /// has none any more.
     Path {
         /// Which volume.
         volume: VolumeId,
-        /// Which directory.
+        /// Which.
         ino: Ino,
     },
     /// `Groups`: all of them.

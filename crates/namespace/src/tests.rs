@@ -6,6 +6,7 @@ mod model;
 mod namespace;
 mod projects;
 mod reference;
+mod restored;
 mod rewrite;
 mod service;
 
@@ -74,6 +75,15 @@ impl World {
         self.seq = 0;
         self.counter = 0;
         self.grants.clear();
+    }
+
+    /// As after a restore, with the next session open and all of the one before gone.
+    pub(crate) fn restored(&mut self) {
+        let restored =
+            Command::Restored { epoch: types::Epoch(3), sessions: Vec::new(), keep_until: Nanos(0) };
+        assert_eq!(self.service(restored), Reply::Done);
+        self.open(1);
+        while self.reclaim(1_000) > 0 {}
     }
 
     fn entry(&mut self, commands: Vec<Envelope>) -> Vec<Reply> {

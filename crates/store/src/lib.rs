@@ -29,6 +29,7 @@ mod roots;
 mod shared;
 mod store;
 mod superblock;
+mod survey;
 mod verify;
 
 pub use checkpoint::{CheckpointRecord, Group, ShardPart};

@@ -107,4 +107,5 @@ fn a_newer_format_and_a_foreign_file_are_told_apart() {
     assert!(matches!(read(&[0; 200]), Err(ReadError::Foreign)));
 }
 
+mod restore;
 mod service;

@@ -21,7 +21,7 @@ use crate::runtime::Rt;
 use crate::stop::{Stop, Stopped};
 
 /// The only voter's id.
-const NODE: u64 = 1;
+pub(crate) const NODE: u64 = 1;
 
 /// What a partition is made of.
 pub struct Setup<R, M, B> {

@@ -41,6 +41,11 @@ fn commands() -> Vec<Command> {
         Command::Settle { volume: VolumeId(1), session: SessionId(5), settled: 7 },
         Command::Reclaim { volume: VolumeId(1), steps: 1000 },
         Command::DropExtents { ids: vec![extent(1), extent(2)] },
+        Command::Restored {
+            epoch: Epoch(9),
+            sessions: vec![(VolumeId(1), SessionId(5)), (VolumeId(2), SessionId(6))],
+            keep_until: Nanos(7),
+        },
         Command::Link { ino, parent, name: name.clone() },
         Command::Unlink { parent, name: name.clone(), pinned: true, cred: CRED },
         Command::Rmdir { parent, name: name.clone(), pinned: false, cred: CRED },

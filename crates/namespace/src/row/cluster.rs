@@ -1,7 +1,7 @@
 //! Rows of volume 0: the cluster itself.
 
 use alloc::vec::Vec;
-use types::{Epoch, GroupId, Nanos, VolumeId};
+use types::{Epoch, GroupId, Nanos, SessionId, VolumeId};
 
 use crate::query::{GroupSlot, SlotState};
 use crate::wire::{wire_enum, wire_struct};
@@ -20,6 +20,18 @@ pub(crate) struct Counters {
     pub(crate) group: GroupId,
 }
 wire_struct!(Counters { volume, group });
+
+/// `r`: what the last restore from a backup left, if there was one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Restored {
+    /// Until then fragments of older sessions stay, named by a row or not.
+    pub(crate) keep_until: Nanos,
+    /// The epoch of new groups: stores may know lower ones of a group with the same id.
+    pub(crate) first_epoch: Epoch,
+    /// The first session of each volume after the restore.
+    pub(crate) first_sessions: Vec<(VolumeId, SessionId)>,
+}
+wire_struct!(Restored { keep_until, first_epoch, first_sessions });
 
 /// `n`, by node: its newest start.
 #[derive(Clone, PartialEq, Eq, Debug)]

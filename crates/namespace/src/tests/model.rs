@@ -295,7 +295,7 @@ impl Pair {
     }
 
     fn rest(&mut self, a: u64, b: u64) {
-        match a % 6 {
+        match a % 7 {
             0 => {
                 self.world.reclaim((b % 200) as u32);
             }
@@ -320,6 +320,10 @@ impl Pair {
                 self.read = Some((ino, self.world.rows_of(Ino(ino))));
             }
             4 => self.rewrite(),
+            5 => {
+                self.world.restored();
+                self.model.nodes.retain(|_, node| node.nlink > 0);
+            }
             _ => {
                 let ids = self.world.dead();
                 assert_eq!(self.world.service(Command::DropExtents { ids }), Reply::Done);

@@ -11,7 +11,7 @@ use crate::backup::{Backup, END, FIRST};
 use crate::offline::Offline;
 use crate::{Beat, Options, Service};
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         log_bytes: 4 << 20,
         segment_bytes: 256 << 10,
@@ -22,13 +22,13 @@ fn options() -> Options {
     }
 }
 
-fn disk(n: u64, bytes: u64) -> Envelope {
+pub(super) fn disk(n: u64, bytes: u64) -> Envelope {
     let mut disk = [0; 16];
     disk[..8].copy_from_slice(&n.to_be_bytes());
     Envelope { slot: None, command: Command::AddDisk { disk, bytes } }
 }
 
-fn bytes_of(backup: Backup, mut between: impl FnMut()) -> Vec<u8> {
+pub(super) fn bytes_of(backup: Backup, mut between: impl FnMut()) -> Vec<u8> {
     let mut bytes = Vec::new();
     let written = backup.write(&mut |chunk| {
         bytes.extend(chunk);
@@ -39,7 +39,7 @@ fn bytes_of(backup: Backup, mut between: impl FnMut()) -> Vec<u8> {
     bytes
 }
 
-fn rows_of(data: &Path) -> Vec<Row> {
+pub(super) fn rows_of(data: &Path) -> Vec<Row> {
     let offline = Offline::open(data).unwrap();
     let mut rows = Vec::new();
     offline
