@@ -185,6 +185,9 @@ fn registry(report: &Report) -> Registry {
     gauges.each("data_bad_copies", "Copies found bad since the start", None, "groups", &data, |d| {
         all(d.bad_copies)
     });
+    gauges.each("data_reclaimed", "Dead extents freed since the start", None, "groups", &data, |d| {
+        all(d.reclaimed)
+    });
     gauges.each("data_repaired", "Bad copies replaced since the start", None, "groups", &data, |d| {
         all(d.repaired)
     });

@@ -103,6 +103,8 @@ pub struct DataReport {
     pub bad_copies: u64,
     /// Of these, those that were replaced by a good one.
     pub repaired: u64,
+    /// Extents that nothing names any more and whose bytes were freed since the start.
+    pub reclaimed: u64,
 }
 
 /// A disk.

@@ -4,9 +4,12 @@ mod bad_input;
 mod bench;
 mod flips;
 mod fsx;
+mod full;
+mod memory;
 mod pjdfstest;
 mod postgres;
 mod real_work;
+mod replicas;
 mod setup;
 mod space;
 mod unit;
@@ -136,7 +139,10 @@ const STAGES: &[Stage] = &[
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
+    Stage { name: "memory", needs_release: true, run: memory::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
+    Stage { name: "replicas", needs_release: true, run: replicas::run },
+    Stage { name: "full", needs_release: true, run: full::run },
     Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },

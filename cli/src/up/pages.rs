@@ -170,12 +170,8 @@ fn data(parts: &Parts) -> DataReport {
     let groups = parts.keeper.snapshot();
     let counts = parts.background.figures().counts();
     let slots = |state: SlotState| groups.iter().flat_map(|g| &g.slots).filter(|s| s.state == state).count();
-    let held = |group: &Group| {
-        let works = |slot: &&extents::Slot| slot.store.as_ref().is_some_and(|store| !store.has_failed());
-        group.slots.iter().filter(|slot| slot.state == SlotState::In).filter(works).count()
-    };
     let copies = u64::from(parts.dir.identity().copies);
-    let copies_now = groups.iter().map(held).min().unwrap_or(0) as u64;
+    let copies_now = groups.iter().map(Group::held).min().unwrap_or(0) as u64;
     DataReport {
         copies,
         copies_now,
@@ -188,6 +184,7 @@ fn data(parts: &Parts) -> DataReport {
         filled_bytes: counts.filled_bytes,
         bad_copies: counts.bad_copies,
         repaired: counts.repaired,
+        reclaimed: counts.dead_extents,
     }
 }
 
