@@ -28,6 +28,10 @@ pub enum Command {
     Fsck(FsckArgs),
     /// Print what a stopped data directory holds, format by format; changes nothing.
     Dump(DumpArgs),
+    /// Limit a directory, or the volume, of a running `up` in bytes and inodes.
+    Quota(QuotaArgs),
+    /// Back up the metadata: which files there are and where their data lie.
+    Metadata(MetadataArgs),
     /// Measure a mount beside a plain directory and beside what FUSE itself allows.
     Bench(BenchArgs),
     /// Serve one of the filesystems that `bench` measures beside the mount, until standard input ends.
@@ -133,6 +137,94 @@ pub struct FsckArgs {
     pub json: bool,
 }
 
+/// Arguments of `quota`.
+#[derive(Parser, Debug)]
+pub struct QuotaArgs {
+    /// The data directory of the running `up`; without it the one is asked whose mount holds DIR, or the only one.
+    #[arg(long, value_name = "DATA", global = true)]
+    pub data: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub what: QuotaWhat,
+}
+
+/// What `quota` can do.
+#[derive(Subcommand, Debug)]
+pub enum QuotaWhat {
+    /// Set limits of a directory with all below it, or of the volume. What is there counts, and stays even if it is more.
+    Set {
+        /// Of what.
+        #[command(flatten)]
+        of: QuotaOf,
+
+        /// Most bytes, for example 10GiB, or `none`.
+        #[arg(long, value_name = "SIZE", value_parser = bytes, required_unless_present = "inodes")]
+        bytes: Option<Limit>,
+
+        /// Most files, directories and the like, or `none`.
+        #[arg(long, value_name = "N", value_parser = inodes)]
+        inodes: Option<Limit>,
+    },
+    /// Show the limits of one directory, or of the volume, and what is used.
+    Get {
+        /// Of what.
+        #[command(flatten)]
+        of: QuotaOf,
+
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all limits and what is used.
+    List {
+        /// Any directory of the mount.
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the limits of a directory, or of the volume, away.
+    Remove {
+        /// Of what.
+        #[command(flatten)]
+        of: QuotaOf,
+    },
+}
+
+/// What a quota is for.
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct QuotaOf {
+    /// A directory in the mount; its root is the volume.
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// The volume.
+    #[arg(long)]
+    pub volume: bool,
+}
+
+/// A limit, or that there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limit(pub Option<u64>);
+
+fn bytes(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        _ => text.parse().map(|ByteSize(bytes)| Limit(Some(bytes))).map_err(|error| format!("{error}")),
+    }
+}
+
+fn inodes(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        _ => text.parse().map(|inodes| Limit(Some(inodes))).map_err(|_| "it is not a number".to_string()),
+    }
+}
+
 /// Arguments of `dump`.
 #[derive(Parser, Debug)]
 pub struct DumpArgs {
@@ -151,6 +243,33 @@ pub struct DumpArgs {
     /// Which format.
     #[command(subcommand)]
     pub what: Option<DumpWhat>,
+}
+
+/// Arguments of `metadata`.
+#[derive(Parser, Debug)]
+pub struct MetadataArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: MetadataWhat,
+}
+
+/// What `metadata` can do.
+#[derive(Subcommand, Debug)]
+pub enum MetadataWhat {
+    /// Write all metadata of one moment into a file, whether `up` runs or not. The files' data are not in it, but for
+    /// those of up to 4 KiB. An older backup at FILE is replaced.
+    Backup(BackupArgs),
+}
+
+/// Arguments of `metadata backup`.
+#[derive(Parser, Debug)]
+pub struct BackupArgs {
+    /// The backup to be made; keep it on another disk.
+    pub file: PathBuf,
+
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
 }
 
 /// Arguments of `bench`.

@@ -1,10 +1,11 @@
 //! The `holdfast` command: one process tree on one directory, and the tools around it.
 //!
 //! [`run`] parses the command line and hands over to one module per subcommand: [`up`], [`status`], [`disk`], [`fsck`],
-//! [`dump`], [`bench`].
+//! [`dump`], [`quota`], [`backup`], [`bench`].
 //! [`data_dir`] owns the layout of a data directory and its lock, [`http`] the pages that a running `up` serves.
 
 pub mod args;
+pub mod backup;
 pub mod bench;
 pub mod data_dir;
 pub mod disk;
@@ -14,8 +15,10 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod progress;
+pub mod quota;
 pub mod report;
 pub mod status;
+pub mod stream;
 pub mod table;
 pub mod tuning;
 pub mod up;
@@ -24,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, MetadataWhat};
 
 /// Runs the command line of this process and answers its exit code: 0 done, 1 failed or found problems, 2 misuse.
 pub fn run() -> ExitCode {
@@ -36,6 +39,10 @@ pub fn run() -> ExitCode {
         Command::Disk(args) => disk::run(&args),
         Command::Fsck(args) => fsck::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Quota(args) => quota::run(&args),
+        Command::Metadata(args) => match args.what {
+            MetadataWhat::Backup(args) => backup::run(&args),
+        },
         Command::Bench(args) => bench::run(args),
         Command::BenchFloor(args) => bench::serve_floor(&args),
     };

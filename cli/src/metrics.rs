@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::report::Report;
+use crate::report::{QuotaReport, Report};
 
 type Labels = Vec<(String, String)>;
 
@@ -131,6 +131,26 @@ fn registry(report: &Report) -> Registry {
     gauges.each("client_files_lost", "Files whose accepted data was lost", None, "volume", mounts, |m| {
         (m.volume.clone(), m.lost)
     });
+    let quotas: Vec<&QuotaReport> = mounts.iter().flat_map(|mount| &mount.quotas).collect();
+    gauges.each("quota_used", "Bytes below a directory with a quota", bytes(), "dir", &quotas, |q| {
+        (q.dir.clone(), q.used_bytes)
+    });
+    gauges.each("quota_inodes", "Inodes below a directory with a quota", None, "dir", &quotas, |q| {
+        (q.dir.clone(), q.inodes)
+    });
+    let limited: Vec<_> = quotas.iter().filter_map(|q| Some((&q.dir, q.limit_bytes?))).collect();
+    gauges.each("quota_limit", "Most bytes below a directory", bytes(), "dir", &limited, |(dir, limit)| {
+        (dir.to_string(), *limit)
+    });
+    let limited: Vec<_> = quotas.iter().filter_map(|q| Some((&q.dir, q.limit_inodes?))).collect();
+    gauges.each(
+        "quota_inodes_limit",
+        "Most inodes below a directory",
+        None,
+        "dir",
+        &limited,
+        |(dir, limit)| (dir.to_string(), *limit),
+    );
     gauges.each("compaction", "Bytes that compaction wrote anew", bytes(), "volume", mounts, |m| {
         (m.volume.clone(), m.compacted_bytes)
     });

@@ -47,6 +47,8 @@ pub struct MountReport {
     pub used_bytes: u64,
     /// Files, directories and the like.
     pub inodes: u64,
+    /// The quotas of its directories, at most 10,000.
+    pub quotas: Vec<QuotaReport>,
     /// Bytes accepted by write(2) and not yet on disk.
     pub dirty_bytes: u64,
     /// Inodes that are remembered.
@@ -76,6 +78,25 @@ pub struct ScrubReport {
     pub fragments: u64,
     /// Their stored bytes.
     pub bytes: u64,
+}
+
+/// A quota of a directory, or the volume's own limits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct QuotaReport {
+    /// The directory's path in the volume.
+    pub dir: String,
+    /// Its inode number.
+    pub ino: u64,
+    /// Most bytes, if they are limited.
+    pub limit_bytes: Option<u64>,
+    /// Most inodes, if they are limited.
+    pub limit_inodes: Option<u64>,
+    /// Bytes of file data below it.
+    pub used_bytes: u64,
+    /// Inodes below it, itself included.
+    pub inodes: u64,
+    /// `set`, or `counting` or `removing` while that goes on.
+    pub state: String,
 }
 
 /// How safe the files' data is.
@@ -129,6 +150,12 @@ pub struct DiskReport {
 /// The metadata service.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MetadataReport {
+    /// How many copies there are: one, as long as one process runs everything.
+    pub copies: u64,
+    /// How long ago the last backup was made here; `None` if there is none.
+    pub backup_age_seconds: Option<u64>,
+    /// Log index of the last entry in that backup.
+    pub backup_entry: Option<u64>,
     /// Log index of the last entry in the rows.
     pub applied: u64,
     /// Log index up to which the rows are durable by themselves.
@@ -145,8 +172,16 @@ pub struct MetadataReport {
 impl Report {
     /// A report of nothing, for tests.
     pub fn blank() -> Report {
-        let metadata =
-            MetadataReport { applied: 7, synced: 5, log_used_bytes: 4096, log_bytes: 8192, purges: 1 };
+        let metadata = MetadataReport {
+            copies: 1,
+            backup_age_seconds: None,
+            backup_entry: None,
+            applied: 7,
+            synced: 5,
+            log_used_bytes: 4096,
+            log_bytes: 8192,
+            purges: 1,
+        };
         Report {
             version: "1".into(),
             pid: 1,

@@ -52,6 +52,20 @@ pub fn disk_table(disks: &[DiskReport]) -> Table {
     table
 }
 
+fn copies_text(copies: u64) -> String {
+    if copies == 1 { "1 copy".to_string() } else { format!("{copies} copies") }
+}
+
+/// A span of time that people can remember.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7_200 => format!("{} min ago", seconds / 60),
+        7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 fn for_people(report: &Report) -> String {
     let mut text = format!(
         "holdfast {} (process {}), {} for {} s, start number {}\n",
@@ -75,7 +89,7 @@ fn for_people(report: &Report) -> String {
     let mut data =
         Table::new(&["DATA", "NOW AT LEAST", "GROUPS", "FILLING", "COPIED", "BAD COPIES", "REPLACED"]);
     data.row([
-        if *copies == 1 { "1 copy".to_string() } else { format!("{copies} copies") },
+        copies_text(*copies),
         copies_now.to_string(),
         groups.to_string(),
         slots_filling.to_string(),
@@ -101,9 +115,10 @@ fn for_people(report: &Report) -> String {
         ByteSize(report.scrub.bytes).to_string(),
         report.scrub.bad.to_string(),
     ]);
-    let mut metadata = Table::new(&["METADATA", "APPLIED", "SYNCED", "LOG USED", "LOG SIZE"]);
+    let mut metadata = Table::new(&["METADATA", "LAST BACKUP", "APPLIED", "SYNCED", "LOG USED", "LOG SIZE"]);
     metadata.row([
-        "1 replica".to_string(),
+        copies_text(report.metadata.copies),
+        report.metadata.backup_age_seconds.map_or("never".to_string(), ago),
         report.metadata.applied.to_string(),
         report.metadata.synced.to_string(),
         ByteSize(report.metadata.log_used_bytes).to_string(),
@@ -111,4 +126,17 @@ fn for_people(report: &Report) -> String {
     ]);
     text.push_str(&format!("\n{mounts}\n{data}\n{disks}\n{space}\n{metadata}"));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ago;
+
+    #[test]
+    fn a_span_is_told_in_the_unit_that_fits() {
+        let told = [0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(ago);
+        let expected =
+            ["0 s ago", "119 s ago", "2 min ago", "119 min ago", "2 h ago", "47 h ago", "2 days ago"];
+        assert_eq!(told, expected);
+    }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arena::Arena;
 use fuse::{Ended, Holder, UnmountError};
-use meta_client::{Session, SessionError};
+use meta_client::{Exclusive, SessionError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use types::{Errno, Ino};
 use vfs::Vfs;
 
 use crate::figures::Figures;
@@ -19,9 +20,10 @@ pub struct Mount {
     kernel: Arc<fuse::Session>,
     vfs: Arc<Vfs>,
     arena: Arc<Arena>,
-    session: Arc<Session>,
+    session: Arc<Exclusive>,
     heartbeat: JoinHandle<()>,
     flusher: JoinHandle<()>,
+    counting: JoinHandle<()>,
     stop_flusher: oneshot::Sender<()>,
     compactor: JoinHandle<()>,
     stop_compactor: oneshot::Sender<()>,
@@ -43,16 +45,29 @@ impl Mount {
         kernel: fuse::Session,
         vfs: Arc<Vfs>,
         arena: Arc<Arena>,
-        session: Arc<Session>,
+        session: Arc<Exclusive>,
         heartbeat: JoinHandle<()>,
     ) -> Mount {
         let (flushed, compacted) = (Arc::clone(&vfs), Arc::clone(&vfs));
         let (stop_flusher, stop) = stop_channel();
         let flusher = tokio::spawn(async move { flushed.run_flusher(stop).await });
+        let counted = Arc::clone(&vfs);
+        let counting = tokio::spawn(async move { counted.run_counting().await });
         let (stop_compactor, stop) = stop_channel();
         let compactor = tokio::spawn(async move { compacted.run_compactor(stop).await });
         let kernel = Arc::new(kernel);
-        Mount { kernel, vfs, arena, session, heartbeat, flusher, stop_flusher, compactor, stop_compactor }
+        Mount {
+            kernel,
+            vfs,
+            arena,
+            session,
+            heartbeat,
+            flusher,
+            counting,
+            stop_flusher,
+            compactor,
+            stop_compactor,
+        }
     }
 
     /// The mount point as the mount table shows it.
@@ -84,6 +99,19 @@ impl Mount {
         beside(move || kernel.holders()).await
     }
 
+    /// Sets limits of a directory, or of the volume if it is the root. `None` leaves one as it is, `u64::MAX` is none.
+    ///
+    /// Durable on return. What a directory held before is counted in the background; `EBUSY` while another one's is.
+    /// `ENOTDIR`; `ESTALE` if it is gone.
+    pub async fn set_quota(&self, dir: Ino, bytes: Option<u64>, inodes: Option<u64>) -> Result<(), Errno> {
+        self.vfs.set_quota(dir, bytes, inodes).await
+    }
+
+    /// Takes the limits of a directory, or of the volume, away; as [`Mount::set_quota`], and `ENODATA` if there are none.
+    pub async fn remove_quota(&self, dir: Ino) -> Result<(), Errno> {
+        self.vfs.remove_quota(dir).await
+    }
+
     /// What the mount has done and holds.
     pub fn figures(&self) -> Figures {
         let kernel = self.kernel.figures();
@@ -96,11 +124,19 @@ impl Mount {
         }
     }
 
+    /// Writes what has been accepted until now; what comes meanwhile may wait for its turn. The metadata service has all
+    /// of it when this returns `Ok`.
+    pub async fn flush(&self) -> Result<(), vfs::FlushAllError> {
+        self.vfs.flush_accepted().await
+    }
+
     /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;
     /// what is still open fails from then on.
     ///
-    /// Everything written to the mount is durable when it returns `Ok`. Not cancel safe.
+    /// Everything done and written to the mount is durable when it returns `Ok`. Not cancel safe.
     pub async fn stop(self) -> Result<(), StopError> {
+        // Between two steps, or within one whose fate the rows know: the next start goes on.
+        self.counting.abort();
         // It is gone already if it panicked, which the flush below makes good for what it left.
         let _ = self.stop_flusher.send(());
         if let Err(error) = self.flusher.await {

@@ -1,8 +1,9 @@
 //! The metadata service: a partition of the namespace over a folder of a filesystem.
 //!
 //! [`Service`] runs the partition on a thread of its own and answers [`meta_client::MetaService`]. [`Offline`] looks
-//! at a folder that nobody serves, without changing it.
+//! at a folder that nobody serves, without changing it. [`Backup`] writes the rows of either, and [`Reader`] reads them.
 
+mod backup;
 mod figures;
 mod folder;
 mod map;
@@ -11,6 +12,7 @@ mod reclaim;
 mod service;
 mod space;
 
+pub use backup::{Backup, BackupError, Head, ReadError, Reader, Row, Totals};
 pub use figures::{Figures, Latency};
 pub use folder::{CreateError, OpenError, Options};
 pub use map::{Used, UsedKind};

@@ -13,7 +13,9 @@ use meta_raft::{
     Applied, Executor, JournalLog, LsmRows, Namespace, Partition, RowStore, RowView, Setup, Stopped,
 };
 use namespace::{Answer, Envelope, Query, Reply, VolumeInfo};
+use types::Nanos;
 
+use crate::backup::{self, Backup, Head};
 use crate::figures::{Figures, LatencyCounts};
 use crate::folder::{CreateError, Folder, OpenError, Options};
 use crate::reclaim::{Deleted, reclaim};
@@ -28,6 +30,7 @@ const GROUP: u32 = 0;
 /// durable first, so that the next start replays nothing.
 pub struct Service {
     partition: Partition<LsmRows>,
+    rows: Arc<LsmRows>,
     latency: Arc<LatencyCounts>,
     deleted: Deleted,
     read_only: ReadOnly,
@@ -69,11 +72,14 @@ impl Service {
         let guard = watch.clone();
         rows.before_sync(Box::new(move || guard.make_room()));
         let (read_only, deleted) = (watch.read_only.clone(), Deleted::default());
+        let kept = rows.clone();
         let (opened, ready) = mpsc::channel();
         let thread = std::thread::Builder::new().name("metadata".into());
         let body = {
             let (read_only, deleted) = (read_only.clone(), deleted.clone());
             move || {
+                // The group's one log: whoever waits for this thread waits for the log.
+                device::wait_here();
                 let mut executor = Executor::new(u64::from_le_bytes(std::array::from_fn(|i| shape.uuid[i])));
                 let quiet = rows.clone();
                 let running = Mutex::new(None);
@@ -142,6 +148,7 @@ impl Service {
         };
         Ok(Service {
             partition,
+            rows: kept,
             latency: Arc::default(),
             deleted,
             read_only,
@@ -187,6 +194,27 @@ impl Service {
     /// If the service has stopped.
     pub async fn sync(&self) -> Result<(), CallError> {
         self.partition.sync().await.map_err(stopped)
+    }
+
+    /// The rows as they are now, to be written into a backup; `made` is the time now. The tables that hold them stay on
+    /// the disk until it is written or dropped, so one at a time is enough.
+    ///
+    /// # Errors
+    /// If the service has stopped, or its rows cannot be read, which stops it.
+    pub fn backup(&self, cluster: [u8; 16], made: Nanos) -> Result<Backup, CallError> {
+        let frozen = self.rows.freeze(&backup::FIRST, &backup::END);
+        if let Some(reason) = self.partition.stopped() {
+            return Err(stopped(reason));
+        }
+        let position = frozen.as_ref().ok().and_then(|rows| rows.applied().position);
+        match (frozen, position) {
+            (Ok(rows), Some(position)) => Ok(Backup::of_frozen(Head { cluster, position, made }, rows)),
+            (Ok(_), None) => Err(CallError::Stopped("its rows do not say how far they are".into())),
+            (Err(error), _) => {
+                self.partition.fail(&format!("a backup met rows that cannot be read: {error}"));
+                Err(CallError::Stopped(error.to_string()))
+            }
+        }
     }
 
     /// Answers what was called, makes the rows durable and stops. On return nothing of the folder is in use, and the next

@@ -8,6 +8,7 @@ mod full;
 mod memory;
 mod pjdfstest;
 mod postgres;
+mod quota;
 mod real_work;
 mod replicas;
 mod setup;
@@ -138,6 +139,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
+    Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
     Stage { name: "memory", needs_release: true, run: memory::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },

@@ -4,9 +4,10 @@ mod disks;
 mod pages;
 mod parts;
 mod plan;
+mod quotas;
 mod stop;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -41,7 +42,7 @@ pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
 async fn serve(mut plan: plan::Plan, tuning: Tuning) -> anyhow::Result<()> {
     let mut signals = Signals::take()?;
     let metrics = plan.metrics.take();
-    let socket = admin_socket(&plan.data);
+    let socket = reachable(admin_socket(&plan.data));
     let started = Instant::now();
     let pages = Arc::new(LivePages::new(Parts::start(plan, tuning).await?));
     let served = match serve_pages(&socket, metrics, &pages) {
@@ -59,6 +60,16 @@ async fn serve(mut plan: plan::Plan, tuning: Tuning) -> anyhow::Result<()> {
     // It may never have been made.
     let _ = std::fs::remove_file(&socket);
     served.and(stopped)
+}
+
+/// The socket's path from the root on, by which the kernel lists it and others find it; as it is if that is too long for
+/// a socket's name (unix(7)).
+fn reachable(socket: PathBuf) -> PathBuf {
+    const NAME_MAX: usize = 107;
+    match std::path::absolute(&socket) {
+        Ok(absolute) if absolute.as_os_str().len() <= NAME_MAX => absolute,
+        _ => socket,
+    }
 }
 
 fn serve_pages(

@@ -3,32 +3,45 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
+use clock::{Clock, SystemClock};
 use extents::Group;
 use meta_client::MetaService;
+use metadata::Backup;
 use namespace::{Answer, DiskRow, Query, SlotState};
 use node_agent::{Disk, KeeperError};
 use store::DiskId;
-use tokio::sync::{RwLock, RwLockReadGuard};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, RwLockReadGuard, Semaphore};
 use types::ByteSize;
 use uuid::Uuid;
 
+use crate::backup;
 use crate::http::{Live, Pages};
+use crate::quota::{Order, Page};
 use crate::report::{DataReport, DiskReport, MetadataReport, MountReport, Report, ScrubReport};
+use crate::stream::{Parts as BodyParts, Streamed, streamed};
 use crate::up::VOLUME;
 use crate::up::parts::Parts;
+use crate::up::quotas;
 
 /// The pages of running parts, until those are taken away to be stopped.
 pub struct LivePages {
     parts: RwLock<Option<Parts>>,
     since: Instant,
+    /// One backup at a time: each keeps tables of its moment on the disk.
+    backups: Arc<Semaphore>,
 }
 
 impl LivePages {
     /// Pages that count the time from now.
     pub fn new(parts: Parts) -> LivePages {
-        LivePages { parts: RwLock::new(Some(parts)), since: Instant::now() }
+        LivePages {
+            parts: RwLock::new(Some(parts)),
+            since: Instant::now(),
+            backups: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// The parts, if they were not taken yet. They stay as long as the guard does.
@@ -51,12 +64,50 @@ impl Pages for LivePages {
         })
     }
 
+    fn obey(&self, order: Order) -> Pin<Box<dyn Future<Output = Option<anyhow::Result<Page>>> + Send + '_>> {
+        Box::pin(async move {
+            let parts = self.parts().await?;
+            Some(quotas::obey(&parts, &order).await)
+        })
+    }
+
     fn fail_disk(&self, disk: Uuid) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + '_>> {
         Box::pin(async move {
             let parts = self.parts().await.ok_or("stopping")?;
             let retired = parts.keeper.retire(DiskId(*disk.as_bytes())).await;
             retired.map_err(|error: KeeperError| error.to_string())
         })
+    }
+
+    fn backup(&self) -> Pin<Box<dyn Future<Output = Result<Streamed, String>> + Send + '_>> {
+        Box::pin(async move {
+            let busy = "another backup is being made; wait for its end";
+            let turn = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| busy)?;
+            let backup = {
+                let parts = self.parts().await.ok_or("stopping")?;
+                if let Err(error) = parts.mount.flush().await {
+                    // What is in the rows is worth a backup now more than ever.
+                    tracing::warn!(%error, "the backup lacks what could not be stored");
+                }
+                let cluster = *parts.dir.identity().cluster.as_bytes();
+                let made = SystemClock::new().now();
+                parts.service.backup(cluster, made).map_err(|error| error.to_string())?
+            };
+            let (parts, body) = streamed();
+            // It reads rows from the disk, which blocks.
+            tokio::task::spawn_blocking(move || send(backup, parts, turn));
+            Ok(body)
+        })
+    }
+}
+
+/// Sends a backup to whoever asked for it.
+fn send(backup: Backup, parts: BodyParts, _turn: OwnedSemaphorePermit) {
+    let runtime = tokio::runtime::Handle::current();
+    if let Err(error) = backup.write(&mut |part| runtime.block_on(parts.send(part))) {
+        let error = anyhow::Error::new(error);
+        tracing::warn!(error = format!("{error:#}"), "a backup of the metadata broke off");
+        runtime.block_on(parts.fail(std::io::Error::other(format!("{error:#}"))));
     }
 }
 
@@ -71,6 +122,8 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         limit_bytes: volume.as_ref().map_or(0, |volume| volume.limit),
         used_bytes: volume.as_ref().map_or(0, |volume| volume.used),
         inodes: volume.as_ref().map_or(0, |volume| volume.inodes),
+        // A service that does not tell them tells no volume either, which says why.
+        quotas: quotas::of_directories(parts).await.unwrap_or_default(),
         dirty_bytes: figures.files.dirty_bytes,
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
@@ -201,7 +254,12 @@ fn scrub(parts: &Parts) -> ScrubReport {
 
 fn metadata(parts: &Parts) -> MetadataReport {
     let figures = parts.service.figures().partition;
+    let last = backup::last(parts.dir.path());
+    let now = SystemClock::new().now();
     MetadataReport {
+        copies: 1,
+        backup_age_seconds: last.as_ref().map(|note| backup::age(note, now)),
+        backup_entry: last.map(|note| note.entry),
         applied: figures.applied.map_or(0, |position| position.index),
         synced: figures.synced.map_or(0, |position| position.index),
         log_used_bytes: figures.log_used,

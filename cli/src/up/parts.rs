@@ -97,6 +97,11 @@ impl Parts {
         }
     }
 
+    /// Asks the metadata service.
+    pub async fn ask(&self, query: Query) -> anyhow::Result<Answer> {
+        self.service.read(query).await.context("ask the metadata service")
+    }
+
     /// Stored bytes of extents that nothing names any more and that are not freed yet, of the first 10,000.
     pub async fn dead_bytes(&self) -> anyhow::Result<u64> {
         let query = Query::DeadExtents { volume: self.volume, max: 10_000 };

@@ -309,8 +309,8 @@ impl fuser::Filesystem for Adapter {
         self.0.run(ctx(request), op, reply);
     }
 
-    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.0.run(ctx(request), Op::StatFs, reply);
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.0.run(ctx(request), Op::StatFs { ino: Ino(ino.0) }, reply);
     }
 
     fn setxattr(

@@ -16,7 +16,7 @@ mod sim_rows;
 mod stop;
 
 pub use log::{JournalLog, LogBackend, LogError, MemoryLog, Recovered};
-pub use lsm_rows::{LsmRows, LsmView, MakeRoom, Room, RowsOpenError};
+pub use lsm_rows::{FrozenRows, LsmRows, LsmView, MakeRoom, Room, RowsOpenError};
 pub use machine::{Namespace, StateMachine};
 pub use partition::{Beat, Figures, OpenError, Partition, Setup, entries, open};
 pub use record::{Ballot, Payload, Position, Record};

@@ -2,6 +2,7 @@
 //! and lists the guards that are kept here.
 
 mod check;
+mod frozen;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use namespace::{Batch, Rows, RowsError, Write};
 
 use crate::rows::{Applied, LOG_KEY, RowStore, RowView, SyncError};
 pub use check::RowsOpenError;
+pub use frozen::FrozenRows;
 
 /// Bytes of decoded blocks that are kept in memory.
 const CACHE: u64 = 32 << 20;

@@ -1,6 +1,6 @@
 //! fallocate(2): space is set aside, or given back.
 
-use types::{Errno, Ino};
+use types::{BLOCK, Errno, Ino};
 
 use crate::attrs;
 use crate::command::{FallocateMode, Reply};
@@ -55,10 +55,12 @@ pub(crate) fn fallocate(
                         edit.remove(tx, *start, row);
                         continue;
                     }
-                    if at < *start {
-                        edit.put(tx, at, start - at, MapData::Unwritten);
+                    // A unit that a row begins or ends in is paid for with that row.
+                    let gap = start / BLOCK * BLOCK;
+                    if at < gap {
+                        edit.put(tx, at, gap - at, MapData::Unwritten);
                     }
-                    at = start + row.len;
+                    at = (start + row.len).next_multiple_of(BLOCK);
                 }
                 if at < end {
                     edit.put(tx, at, end - at, MapData::Unwritten);

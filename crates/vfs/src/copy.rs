@@ -76,6 +76,7 @@ impl Vfs {
         }
         if to.handle.is_sync() && copied > 0 {
             self.flush_node(&target).await?;
+            self.settle().await?;
         }
         self.touch(&source);
         Ok(Outcome::Written(copied as u32))
@@ -98,13 +99,13 @@ impl Vfs {
         self.flush_node(source).await?;
         let range = to.offset..to.offset + len;
         // The disks get nothing new.
-        let charge = Charge { growth: block_bytes(&range), disk: 0 };
+        let charge = Charge { growth: block_bytes(&range), disk: 0, label: self.label_of(target).await? };
         let charged = match self.charge(charge) {
             true => charge,
             false => self.make_room(to.ino, &range, charge).await?,
         };
         let shared = self.share_charged(ctx, from, target, &range).await;
-        self.space.release(charged);
+        self.give_back(charged);
         shared
     }
 
@@ -133,7 +134,7 @@ impl Vfs {
         match self.call(command).await? {
             Reply::Copied { attr, bytes } => {
                 target.state().store(asked, attr);
-                self.space.moved(before, attr.allocated);
+                self.moved(before, &attr);
                 Ok(bytes)
             }
             other => Err(errno::of_wrong_reply(&other)),

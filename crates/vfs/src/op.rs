@@ -126,8 +126,11 @@ pub enum Op {
     ReleaseDir { ino: Ino, handle: Handle },
     /// fsync(2) of a directory: `Done`.
     FsyncDir { ino: Ino, handle: Handle, data_only: bool },
-    /// statfs(2): `StatFs`.
-    StatFs,
+    /// statfs(2): `StatFs`, of the innermost quota around the inode, or of the volume.
+    StatFs {
+        /// Any inode.
+        ino: Ino,
+    },
     /// setxattr(2): `Done`.
     SetXattr { ino: Ino, name: Vec<u8>, value: Vec<u8>, mode: XattrMode },
     /// getxattr(2): `Bytes`, whole.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use namespace::{Answer, Query, VolumeInfo};
+use namespace::{Answer, Attr, Query, QuotaInfo, VolumeInfo};
 use types::{BLOCK, EXTENT_MAX, Errno, Ino};
 
 use crate::errno;
@@ -65,22 +65,28 @@ pub(crate) struct Charge {
     /// Of the disks. Each record counts for itself: two of the same block may be sealed by two commits, and what the
     /// later one replaces is freed only when it was reclaimed.
     pub(crate) disk: u64,
+    /// The label of the file, whose quotas get the growth too.
+    pub(crate) label: Ino,
 }
 
 impl Charge {
     /// For writing a range, of which `growth` bytes are new to the volume.
-    pub(crate) fn of(range: &Range<u64>, growth: u64) -> Charge {
-        Charge { growth, disk: block_bytes(range) * PHYSICAL }
+    pub(crate) fn of(range: &Range<u64>, growth: u64, label: Ino) -> Charge {
+        Charge { growth, disk: block_bytes(range) * PHYSICAL, label }
     }
 
     /// For setting a range aside. Nothing is written: what it takes of the disks later has headers of whole extents.
-    pub(crate) fn of_reserve(range: &Range<u64>) -> Charge {
+    pub(crate) fn of_reserve(range: &Range<u64>, label: Ino) -> Charge {
         let bytes = block_bytes(range);
         let extents = bytes.div_ceil(EXTENT_MAX) + 1;
-        Charge { growth: bytes, disk: bytes.saturating_add(extents * BLOCK) }
+        Charge { growth: bytes, disk: bytes.saturating_add(extents * BLOCK), label }
     }
 
-    pub(crate) fn add(&mut self, other: Charge) {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.growth == 0 && self.disk == 0
+    }
+
+    fn add(&mut self, other: Charge) {
         self.growth += other.growth;
         self.disk += other.disk;
     }
@@ -112,7 +118,7 @@ impl Space {
     }
 
     /// Gives back what was charged.
-    pub(crate) fn release(&self, charge: Charge) {
+    fn release(&self, charge: Charge) {
         let mut known = self.known();
         let charged = &mut known.charged;
         assert!(
@@ -124,7 +130,7 @@ impl Space {
     }
 
     /// A file took `before` bytes of the volume and takes `after` now.
-    pub(crate) fn moved(&self, before: u64, after: u64) {
+    fn moved(&self, before: u64, after: u64) {
         let mut known = self.known();
         known.used = (known.used + after).saturating_sub(before);
         known.moves += 1;
@@ -149,20 +155,58 @@ impl Space {
 impl Vfs {
     /// Charges this, if it fits for sure although all of it may be new.
     pub(crate) fn charge(&self, charge: Charge) -> bool {
-        self.space.charge(charge, charge.growth, || self.extents.space())
+        self.charge_new(charge, charge.growth)
     }
 
-    /// Charges for the blocks of a range what did not fit for sure, or finds that it does not fit: `ENOSPC`.
+    /// Charges this if the `new` bytes of its growth that are not there yet fit.
+    fn charge_new(&self, charge: Charge, new: u64) -> bool {
+        if !self.quotas.charge(charge.label, charge.growth, new) {
+            return false;
+        }
+        let fits = self.space.charge(charge, new, || self.extents.space());
+        if !fits {
+            self.quotas.release(charge.label, charge.growth);
+        }
+        fits
+    }
+
+    /// Gives back what was charged.
+    pub(crate) fn give_back(&self, charge: Charge) {
+        self.quotas.release(charge.label, charge.growth);
+        self.space.release(charge);
+    }
+
+    /// Adds a charge to that of the same file, under whose label it counts from now on.
+    pub(crate) fn add_charge(&self, to: &mut Charge, charge: Charge) {
+        if to.is_nothing() {
+            *to = charge;
+            return;
+        }
+        if to.label != charge.label {
+            self.quotas.recharge(to.label, charge.label, to.growth);
+            to.label = charge.label;
+        }
+        to.add(charge);
+    }
+
+    /// A file, which has these attributes now, took `before` bytes of the volume.
+    pub(crate) fn moved(&self, before: u64, attr: &Attr) {
+        self.quotas.moved(attr.project, before, attr.allocated);
+        self.space.moved(before, attr.allocated);
+    }
+
+    /// Charges for the blocks of a range what did not fit for sure, or finds that it does not fit: `EDQUOT` if a quota
+    /// has no room for it, else `ENOSPC`.
     ///
     /// The caller holds no lock of a node.
     pub(crate) async fn make_room(
         &self,
         ino: Ino,
         range: &Range<u64>,
-        charge: Charge,
+        mut charge: Charge,
     ) -> Result<Charge, Errno> {
         let _one_at_a_time = self.space.close_look.lock().await;
-        self.look_at_space().await?;
+        self.look_for(ino, &mut charge).await?;
         if self.charge(charge) {
             return Ok(charge);
         }
@@ -171,9 +215,9 @@ impl Vfs {
         for _ in 0..WAITS_MAX {
             let flushed = self.flush_everything().await;
             let shrank = std::mem::take(&mut self.space.known().shrank);
-            self.look_at_space().await?;
+            self.look_for(ino, &mut charge).await?;
             let growth = charge.growth.saturating_sub(self.allocated_in(ino, range).await?);
-            if self.space.charge(charge, growth, || self.extents.space()) {
+            if self.charge_new(charge, growth) {
                 return Ok(charge);
             }
             if shrank {
@@ -183,7 +227,11 @@ impl Vfs {
             let may_come = self.space.fits(growth) && self.may_find_room();
             if waits == 0 && !may_come || self.compaction.walks() > walks + WALKS_MAX {
                 // If flushing failed for another reason that is the one to tell.
-                return Err(flushed.err().map_or(Errno::ENOSPC, |failed| failed.errno));
+                let full = match self.quotas.has_room(charge.label, growth) {
+                    true => Errno::ENOSPC,
+                    false => Errno::EDQUOT,
+                };
+                return Err(flushed.err().map_or(full, |failed| failed.errno));
             }
             if may_come {
                 hurry.get_or_insert_with(|| self.wait_for_room());
@@ -192,6 +240,16 @@ impl Vfs {
             self.clock.sleep(RECLAIM_WAIT).await;
         }
         Err(Errno::ENOSPC)
+    }
+
+    /// Asks for everything that limits a charge of this inode, whose label may be another by now.
+    async fn look_for(&self, ino: Ino, charge: &mut Charge) -> Result<(), Errno> {
+        self.look_at_space().await?;
+        if charge.label != Ino(0) || self.quotas.is_counting() {
+            let quotas = self.look_at_quotas(ino).await?;
+            charge.label = quotas.first().map_or(Ino(0), |quota| quota.dir);
+        }
+        Ok(())
     }
 
     /// How many bytes of whole blocks in a range the file has already.
@@ -245,13 +303,42 @@ impl Vfs {
         }
     }
 
-    pub(crate) async fn statfs(&self) -> Result<Outcome, Errno> {
+    /// statfs(2) of an inode: the volume, or the innermost quota around it. What is said to be free can be written, in
+    /// large pieces; what is said to be there in all is that and what is used.
+    pub(crate) async fn statfs(&self, ino: Ino) -> Result<Outcome, Errno> {
+        // First: the answer comes with the effect of every command before, so that the volume's has it too.
+        let quotas = match self.look_at_quotas(ino).await {
+            Ok(quotas) => quotas,
+            // It was removed while somebody has it open: only the volume is left around it.
+            Err(Errno::ESTALE) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         let volume = self.look_at_space().await?;
-        let charged = self.space.charged().growth;
-        let free = volume.limit.saturating_sub(volume.used + charged);
-        let free = free.min(self.extents.space().free.saturating_sub(charged)) / BLOCK;
-        let blocks = (volume.limit / BLOCK).max(free);
-        // An inode takes no block of its own, so names end only where space does.
-        Ok(Outcome::StatFs(StatFs { blocks, free, files: volume.inodes + free, files_free: free }))
+        let charged = self.space.charged();
+        let used = volume.used + charged.growth;
+        let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged.growth));
+        let mut names_free = volume.limit_inodes.saturating_sub(volume.inodes);
+        let used_of = |quota: &QuotaInfo| quota.used_bytes + self.quotas.charged(quota.dir);
+        for quota in &quotas {
+            free = free.min(quota.limit_bytes.saturating_sub(used_of(quota)));
+            names_free = names_free.min(quota.limit_inodes.saturating_sub(quota.inodes));
+        }
+        let limits_bytes = |quota: &&QuotaInfo| quota.limit_bytes < u64::MAX;
+        let limits_names = |quota: &&QuotaInfo| quota.limit_inodes < u64::MAX;
+        let used = quotas.iter().find(limits_bytes).map_or(used, used_of);
+        let names = quotas.iter().find(limits_names).map_or(volume.inodes, |quota| quota.inodes);
+        let (used, free) = (used.div_ceil(BLOCK), free / BLOCK);
+        // An inode takes no block of its own: where nobody limits them, names end only where space does.
+        let files_free = if names_free > u64::MAX / 2 { free } else { names_free };
+        Ok(Outcome::StatFs(StatFs { blocks: used + free, free, files: names + files_free, files_free }))
+    }
+
+    /// Bytes of files that the disks have room for, in extents of full size, beside `accepted` that are not stored yet.
+    /// That these may take more of the disks for a while does not count: a write that needs the room flushes them.
+    fn room_on_disks(&self, accepted: u64) -> u64 {
+        let disks = self.extents.space();
+        let reserve = (disks.total / RESERVE_PART).min(RESERVE_MAX);
+        let free = disks.free.saturating_sub(reserve).saturating_sub(accepted);
+        free / (EXTENT_MAX + BLOCK) * EXTENT_MAX + (free % (EXTENT_MAX + BLOCK)).saturating_sub(BLOCK)
     }
 }

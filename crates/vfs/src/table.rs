@@ -107,6 +107,17 @@ impl Table {
         self.forgotten.fetch_max(now, Ordering::SeqCst);
     }
 
+    /// What is remembered of attributes is no longer true of some node.
+    pub(crate) fn forget_attrs(&self) {
+        for shard in &self.shards {
+            let shard = lock(shard);
+            // As at the end of a change: what was asked before now may be old.
+            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+            self.forgotten.fetch_max(now, Ordering::SeqCst);
+            shard.nodes.values().for_each(|(_, node)| node.state().forget_attr(Asked(now)));
+        }
+    }
+
     /// The node of an inode, if it is remembered.
     pub(crate) fn find(&self, ino: Ino) -> Option<NodeRef<'_>> {
         let node = self.shard(ino).nodes.get(&ino)?.1.clone();

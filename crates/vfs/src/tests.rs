@@ -5,5 +5,6 @@ mod files;
 mod full;
 mod model;
 mod names;
+mod quota;
 mod stress;
 mod trouble;

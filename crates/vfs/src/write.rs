@@ -30,6 +30,8 @@ struct Piece<'a> {
     /// 0 for all but the last piece: a repeated request is taken as accepted only if all of it was.
     unique: u64,
     kill_priv: bool,
+    /// What the file counts for.
+    label: Ino,
 }
 
 impl Piece<'_> {
@@ -64,6 +66,7 @@ impl Vfs {
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > SIZE_MAX) {
             return Err(Errno::EFBIG);
         }
+        let label = self.label_of(&node).await?;
         let mut written = 0;
         let repeated = ctx.unique != 0
             && self
@@ -77,7 +80,7 @@ impl Vfs {
             let part = &data[written..data.len().min(written + RECORD_MAX)];
             let last = written + part.len() == data.len();
             let unique = if last { ctx.unique } else { 0 };
-            let piece = Piece { offset: offset + written as u64, data: part, unique, kill_priv };
+            let piece = Piece { offset: offset + written as u64, data: part, unique, kill_priv, label };
             match self.write_piece(&node, &piece).await {
                 Ok(()) => written += part.len(),
                 // As write(2) does: what was written counts, and the next call gets the error.
@@ -87,6 +90,7 @@ impl Vfs {
         }
         if handle.is_sync() && written > 0 {
             self.flush_node(&node).await?;
+            self.settle().await?;
         }
         Ok(Outcome::Written(written as u32))
     }
@@ -95,7 +99,7 @@ impl Vfs {
         let mut charged = None;
         let result = self.write_charged(node, piece, &mut charged).await;
         if let (Err(_), Some(charged)) = (&result, charged) {
-            self.space.release(charged);
+            self.give_back(charged);
         }
         result
     }
@@ -123,7 +127,7 @@ impl Vfs {
                 Refused::Failed(errno) => return Err(errno),
                 Refused::Space => {
                     let range = piece.range();
-                    let whole = Charge::of(&range, block_bytes(&range));
+                    let whole = Charge::of(&range, block_bytes(&range), piece.label);
                     *charged = Some(self.make_room(node.ino, &range, whole).await?);
                 }
                 Refused::Arena => {
@@ -164,7 +168,7 @@ impl Vfs {
         let blocks = (range.start / BLOCK, range.end.div_ceil(BLOCK));
         let (run, growth) = extend_run(state.charged_run, blocks);
         if charged.is_none() {
-            let charge = Charge::of(&range, growth);
+            let charge = Charge::of(&range, growth, piece.label);
             if !self.charge(charge) {
                 return Err(Refused::Space);
             }
@@ -180,7 +184,9 @@ impl Vfs {
         };
         match self.arena.accept(write) {
             Ok(dseq) => {
-                state.charge.add(charged.take().unwrap_or_default());
+                if let Some(charged) = charged.take() {
+                    self.add_charge(&mut state.charge, charged);
+                }
                 state.charged_run = run;
                 if piece.kill_priv {
                     state.kill_priv = Some(dseq);
@@ -243,14 +249,14 @@ impl Vfs {
             _ => return Err(Errno::EFBIG),
         };
         let grows = mode != FallocateMode::PunchHole;
-        let charge = Charge::of_reserve(&range);
+        let charge = Charge::of_reserve(&range, self.label_of(&node).await?);
         let charged = match grows {
             true if self.charge(charge) => charge,
             true => self.make_room(ino, &range, charge).await?,
             false => Charge::default(),
         };
         let done = self.fallocate_charged(ctx, &node, mode, &range).await;
-        self.space.release(charged);
+        self.give_back(charged);
         done.map(|()| Outcome::Done)
     }
 
@@ -273,7 +279,7 @@ impl Vfs {
         match self.call(command).await? {
             Reply::Attr(attr) => {
                 node.state().store(asked, attr);
-                self.space.moved(before, attr.allocated);
+                self.moved(before, &attr);
                 Ok(())
             }
             other => Err(errno::of_wrong_reply(&other)),

@@ -153,6 +153,32 @@ fn a_view_stands_still_and_ends_after_some_syncs() {
 }
 
 #[test]
+fn frozen_rows_stand_still_however_many_syncs_that_takes() {
+    let (_folder, path) = new_rows();
+    let rows = LsmRows::open(&path, LOG).unwrap();
+    for n in 1..=4 {
+        let (batch, applied) = batch(n);
+        rows.commit(batch, applied).unwrap();
+        if n == 3 {
+            rows.sync().unwrap();
+        }
+    }
+    let mut frozen = rows.freeze(&[1], &[2]).unwrap();
+    assert_eq!(frozen.applied().position, Some(Position { term: 1, index: 4 }));
+    let mut found = Vec::new();
+    // More batches, syncs and compactions than any view lives through, one between every two rows.
+    for n in 5.. {
+        let Some(row) = frozen.next() else { break };
+        found.push(u64::from_le_bytes(row.unwrap().1[..8].try_into().unwrap()));
+        let (batch, applied) = batch(n);
+        rows.commit(batch, applied).unwrap();
+        rows.sync().unwrap();
+    }
+    assert_eq!(found, vec![4; 50]);
+    check(&rows, 54);
+}
+
+#[test]
 fn a_damaged_manifest_is_refused() {
     let (_folder, path) = new_rows();
     let current = std::fs::read(path.join("current")).unwrap();

@@ -196,6 +196,16 @@ fn space_is_limited_and_one_row_however_long() {
 }
 
 #[test]
+fn a_unit_is_paid_for_once_where_data_ends_and_space_is_set_aside() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    world.write(ino, &[(0, 10_000), (20_480, 100)]);
+    fallocate(&mut world, ino, FallocateMode::Allocate, 0, 32_768).unwrap();
+    assert_eq!(world.used(), 32_768);
+    world.assert_sound();
+}
+
+#[test]
 fn a_small_file_keeps_the_space_set_aside_behind_it() {
     let mut world = World::new();
     let ino = world.file("f");

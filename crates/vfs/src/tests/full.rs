@@ -93,6 +93,7 @@ impl Model {
 
 /// What the node agent does: fragments of dead extents go, then their rows.
 async fn reclaim(bench: &Bench) {
+    bench.vfs.settle().await.expect("a service that answers");
     while let Reply::Left(1..) = bench.service.order(Command::Reclaim { volume: bench.volume, steps: 1000 }) {
     }
     loop {
@@ -116,7 +117,7 @@ async fn reclaim(bench: &Bench) {
 }
 
 async fn free(bench: &Bench) -> u64 {
-    match bench.run(Op::StatFs).await {
+    match bench.run(Op::StatFs { ino: Ino::ROOT }).await {
         Ok(Outcome::StatFs(space)) => space.free,
         other => panic!("{other:?}"),
     }

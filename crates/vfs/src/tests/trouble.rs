@@ -30,7 +30,7 @@ async fn a_write_that_does_not_fit_says_so_at_once_and_none_fails_late() {
     let allocate = |offset, len| Op::Fallocate { ino, handle, mode: FallocateMode::Allocate, offset, len };
     assert_eq!(bench.run(allocate(written, MIB)).await, Err(Errno::ENOSPC));
     assert_eq!(bench.run(allocate(0, 500_000)).await, Ok(Outcome::Done));
-    let Ok(Outcome::StatFs(space)) = bench.run(Op::StatFs).await else { panic!("statfs") };
+    let Ok(Outcome::StatFs(space)) = bench.run(Op::StatFs { ino: Ino::ROOT }).await else { panic!("statfs") };
     assert_eq!(space.blocks, 2 * MIB / 4096);
     assert!(space.free < 100, "{space:?}");
     bench.truncate(ino, 0).await.expect("truncate");
@@ -40,8 +40,8 @@ async fn a_write_that_does_not_fit_says_so_at_once_and_none_fails_late() {
 
 #[tokio::test]
 async fn statfs_counts_what_was_only_accepted() {
-    let bench = Bench::new().await;
-    let free = async || match bench.run(Op::StatFs).await {
+    let bench = Bench::sized(Sizes { limit: 512 * MIB, ..Sizes::default() }).await;
+    let free = async || match bench.run(Op::StatFs { ino: Ino::ROOT }).await {
         Ok(Outcome::StatFs(space)) => space.free,
         other => panic!("{other:?}"),
     };
@@ -112,13 +112,15 @@ async fn lost_data_is_told_once_to_each_that_has_the_file_open() {
     bench.service.refuse(Some(CallError::Stopped("its log is lost".into())));
     bench.clock.advance(Duration::from_secs(2));
     bench.vfs.run_flusher(std::future::ready(())).await;
+    assert_eq!(bench.arena.record_count(), 0, "committed, as far as the mount knows");
+    assert_eq!(bench.vfs.settle().await, Err(Errno::EIO));
     bench.vfs.run_flusher(std::future::ready(())).await;
     assert_eq!(bench.vfs.figures().lost, 1);
     assert_eq!(bench.arena.late_error(ino).count, 1);
     assert_eq!(bench.run(Op::Flush { ino, handle: two }).await, Err(Errno::EIO));
     assert_eq!(bench.fsync(ino, one).await, Err(Errno::EIO));
     let node = bench.vfs.node(ino);
-    assert_eq!(node.state().told.len(), 1, "only the one that heard of it as such");
+    assert_eq!(node.state().told.len(), 2, "both");
     assert_eq!(bench.write(ino, one, 0, b"x").await, Err(Errno::EIO));
     assert_eq!(bench.unlink(Ino::ROOT, "file").await, Err(Errno::EIO));
 }
