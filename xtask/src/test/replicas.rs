@@ -30,16 +30,19 @@ const CAPACITY: &str = "300MiB";
 /// Of the filesystem for the disk file that will fail: what `up` wants to stay free beside one is there too.
 const FAILING_BYTES: u64 = 700 << 20;
 
+type Case = (&'static str, fn(&Bench) -> anyhow::Result<()>);
+
+const CASES: &[Case] = &[
+    ("deleted while stopped, then a new one", deleted_then_new),
+    ("deleted while stopped, then given up", deleted_then_failed),
+    ("errors while running, then given up", errors_then_failed),
+    ("rotten bytes", rotten),
+];
+
 /// Runs every case.
 pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
-    let cases: [(&str, fn(&Bench) -> anyhow::Result<()>); 4] = [
-        ("deleted while stopped, then a new one", deleted_then_new),
-        ("deleted while stopped, then given up", deleted_then_failed),
-        ("errors while running, then given up", errors_then_failed),
-        ("rotten bytes", rotten),
-    ];
     let mut tally = Tally::default();
-    for (name, case) in cases {
+    for (name, case) in CASES {
         let bench = Bench { scratch: run.scratch("replicas")?, seed: run.seed };
         let verdict = case(&bench);
         served::detach(&bench.scratch.join("mnt"));

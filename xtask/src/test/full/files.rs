@@ -166,7 +166,7 @@ fn fill_folder(folder: &Path, mut random: Random) -> anyhow::Result<Vec<Content>
         let mut file =
             Content { path: name.join(number.to_string()), seed: random.next(), len: 0, changes: Vec::new() };
         let path = folder.join(number.to_string());
-        if write(&path, &mut file, len, number % SYNCED == 0)? {
+        if write(&path, &mut file, len, number.is_multiple_of(SYNCED))? {
             refusals = 0;
         } else {
             refusals += 1;
