@@ -8,6 +8,8 @@ mod kill;
 mod load;
 mod model;
 mod power;
+mod scatter;
+mod seen;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -125,6 +125,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         // A service that does not tell them tells no volume either, which says why.
         quotas: quotas::of_directories(parts).await.unwrap_or_default(),
         dirty_bytes: figures.files.dirty_bytes,
+        pending_commands: figures.pending,
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
         lost: figures.files.lost,
