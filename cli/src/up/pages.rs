@@ -85,7 +85,8 @@ impl Pages for LivePages {
             let turn = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| busy)?;
             let backup = {
                 let parts = self.parts().await.ok_or("stopping")?;
-                if let Err(error) = parts.mount.flush().await {
+                if let Err(error) = parts.mount.flush().await.map_err(anyhow::Error::new) {
+                    let error = format!("{error:#}");
                     // What is in the rows is worth a backup now more than ever.
                     tracing::warn!(%error, "the backup lacks what could not be stored");
                 }
@@ -132,6 +133,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         compacted_windows: figures.files.compaction.windows,
         compacted_bytes: figures.files.compaction.bytes,
         to_reclaim_bytes: parts.dead_bytes().await.unwrap_or(0),
+        reclaimed_extents: parts.background.figures().counts().dead_extents,
     };
     let identity = parts.dir.identity();
     Report {
@@ -215,6 +217,7 @@ fn disk(parts: &Parts, groups: &[Group], row: &DiskRow, open: Option<&Disk>) -> 
         state: state.to_string(),
         data_bytes: status.as_ref().map_or(row.bytes, |status| status.bytes),
         free_bytes: status.as_ref().map_or(0, |status| status.free),
+        withheld_bytes: status.as_ref().map_or(0, |status| status.withheld),
         fragments: status.as_ref().map_or(0, |status| status.fragments),
         checkpoints: status.as_ref().map_or(0, |status| status.checkpoints),
     }
