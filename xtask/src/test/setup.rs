@@ -8,6 +8,7 @@ use crate::{shell, tree};
 
 /// A file that shows that a Debian package is there.
 const PACKAGES: &[(&str, &[&str])] = &[
+    ("acl", &["/usr/bin/setfacl"]),
     ("fuse3", &["/usr/bin/fusermount3", "/bin/fusermount3"]),
     ("git", &["/usr/bin/git"]),
     ("rsync", &["/usr/bin/rsync"]),
@@ -43,8 +44,18 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Installs what `stages` need and is missing.
 pub fn run(stages: &[&str]) -> anyhow::Result<()> {
-    let served =
-        ["bad-input", "pjdfstest", "fsx", "quota", "real-work", "postgres", "crash", "kill", "flips"];
+    let served = [
+        "bad-input",
+        "pjdfstest",
+        "semantics",
+        "fsx",
+        "quota",
+        "real-work",
+        "postgres",
+        "crash",
+        "kill",
+        "flips",
+    ];
     if stages.iter().any(|stage| served.contains(stage)) {
         ensure!(
             rustix::process::geteuid().is_root(),
