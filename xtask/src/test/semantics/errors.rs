@@ -36,7 +36,9 @@ fn long_names(place: &Place) -> anyhow::Result<()> {
 fn far_offsets(place: &Place) -> anyhow::Result<()> {
     let file = File::create(place.path("file"))?;
     let last = i64::MAX as u64;
-    refused("a write over the last offset", rustix::io::pwrite(&file, b"ab", last), Errno::FBIG)?;
+    refused("a write over the last offset", rustix::io::pwrite(&file, b"ab", last - 1), Errno::INVAL)?;
+    let range = rustix::fs::fallocate(&file, FallocateFlags::empty(), last - 1, 2);
+    refused("a range over the last offset", range, Errno::FBIG)?;
     rustix::fs::ftruncate(&file, last)?;
     ensure!(file.metadata()?.len() == last, "the size is {}", file.metadata()?.len());
     file.write_all_at(b"x", last - 1)?;
