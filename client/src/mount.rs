@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arena::Arena;
 use fuse::{Ended, Holder, UnmountError};
-use meta_client::{Session, SessionError};
+use meta_client::{Exclusive, SessionError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use types::{Errno, Ino};
@@ -20,7 +20,7 @@ pub struct Mount {
     kernel: Arc<fuse::Session>,
     vfs: Arc<Vfs>,
     arena: Arc<Arena>,
-    session: Arc<Session>,
+    session: Arc<Exclusive>,
     heartbeat: JoinHandle<()>,
     flusher: JoinHandle<()>,
     counting: JoinHandle<()>,
@@ -45,7 +45,7 @@ impl Mount {
         kernel: fuse::Session,
         vfs: Arc<Vfs>,
         arena: Arc<Arena>,
-        session: Arc<Session>,
+        session: Arc<Exclusive>,
         heartbeat: JoinHandle<()>,
     ) -> Mount {
         let (flushed, compacted) = (Arc::clone(&vfs), Arc::clone(&vfs));
@@ -133,7 +133,7 @@ impl Mount {
     /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;
     /// what is still open fails from then on.
     ///
-    /// Everything written to the mount is durable when it returns `Ok`. Not cancel safe.
+    /// Everything done and written to the mount is durable when it returns `Ok`. Not cancel safe.
     pub async fn stop(self) -> Result<(), StopError> {
         // Between two steps, or within one whose fate the rows know: the next start goes on.
         self.counting.abort();

@@ -7,7 +7,9 @@ use arena::{Arena, Owner};
 use clock::Clock;
 use extents::{Extents, Placement};
 use fuse::MountError;
-use meta_client::{CallError, MetaService, OpenSessionError, Session};
+use meta_client::{
+    CallError, Exclusive, ExclusiveOptions, MetaService, OpenSessionError, Session, SessionError,
+};
 use namespace::{Answer, Query, VolumeInfo};
 use tokio::runtime::Handle as Runtime;
 use types::Errno;
@@ -68,6 +70,15 @@ pub enum StartError {
         #[source]
         source: OpenSessionError,
     },
+    /// The session ended right after it was opened.
+    #[error("the volume '{volume}' cannot be used")]
+    Exclusive {
+        /// Which volume.
+        volume: String,
+        /// Why.
+        #[source]
+        source: SessionError,
+    },
     /// There is no memory for accepted writes.
     #[error("the memory for accepted writes cannot be set aside")]
     Arena(#[from] arena::CreateError),
@@ -90,7 +101,11 @@ pub async fn start(options: MountOptions) -> Result<Mount, StartError> {
     let volume = find_volume(options.service.as_ref(), &options.volume).await?;
     let opened = Session::open(options.service, volume.id, options.node, options.incarnation).await;
     let opened = opened.map_err(|source| StartError::Session { volume: options.volume.clone(), source })?;
-    let session = Arc::new(opened);
+    let clock = Arc::clone(&options.clock);
+    let session = match Exclusive::new(Arc::new(opened), clock, ExclusiveOptions::default()).await {
+        Ok(session) => Arc::new(session),
+        Err(source) => return Err(StartError::Exclusive { volume: options.volume, source }),
+    };
     let config = fuse::Config { threads: options.threads, ..fuse::Config::new(&dir, &options.volume) };
     let mounted = async {
         let info = session.info();

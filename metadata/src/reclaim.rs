@@ -29,16 +29,12 @@ impl Deleted {
     pub(crate) fn note(&self, envelope: &Envelope) {
         let volume = match (&envelope.command, envelope.slot) {
             (Command::CloseSession { volume, .. } | Command::Settle { volume, .. }, _) => *volume,
-            (
-                Command::Unlink { .. }
-                | Command::Rmdir { .. }
-                | Command::Rename { .. }
-                | Command::Unpin { .. }
-                | Command::SetAttr { .. }
-                | Command::Commit(_)
-                | Command::Fallocate { .. },
-                Some(slot),
-            ) => slot.volume,
+            (Command::Journal { commands }, Some(slot))
+                if commands.iter().any(|item| may_delete(&item.command)) =>
+            {
+                slot.volume
+            }
+            (command, Some(slot)) if may_delete(command) => slot.volume,
             _ => return,
         };
         self.add(volume);
@@ -51,6 +47,20 @@ impl Deleted {
     fn take(&self) -> BTreeSet<VolumeId> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether something may be left to reclaim after a mount's command.
+fn may_delete(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Unlink { .. }
+            | Command::Rmdir { .. }
+            | Command::Rename { .. }
+            | Command::Unpin { .. }
+            | Command::SetAttr { .. }
+            | Command::Commit(_)
+            | Command::Fallocate { .. }
+    )
 }
 
 /// Reclaims until the partition stops. It begins with every volume: what was deleted before the start is not known.

@@ -10,8 +10,8 @@ use extents::Group;
 use namespace::GroupRow;
 use serde::Serialize;
 use store::{ClusterId, DiskId, FragmentStore, RecoveryReport, Store};
-use tokio::task::JoinHandle;
 
+use crate::driving::Driving;
 use crate::keeper::Keeper;
 
 /// How the disks of a node are opened.
@@ -55,6 +55,14 @@ pub enum OpenError {
         /// Why.
         source: store::OpenError,
     },
+    /// The system gives no thread for it.
+    #[error("{}: no thread for the disk", .path.display())]
+    Thread {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Why disks were not closed in order. What was acknowledged is durable all the same.
@@ -80,7 +88,7 @@ pub struct Disk {
     path: PathBuf,
     store: Store,
     report: RecoveryReport,
-    driver: JoinHandle<Result<(), store::CloseError>>,
+    driver: Driving,
 }
 
 /// A disk as `status` shows it.
@@ -192,7 +200,9 @@ impl Disk {
         };
         match store::open(device, Arc::clone(clock), store_options).await {
             Ok((store, driver, report)) => {
-                Ok(Disk { path, store, report, driver: tokio::spawn(driver.run()) })
+                let driver = Driving::start(driver)
+                    .map_err(|source| OpenError::Thread { path: path.clone(), source })?;
+                Ok(Disk { path, store, report, driver })
             }
             Err(source) => Err(OpenError::Store { path, source }),
         }
@@ -230,9 +240,9 @@ impl Disk {
 
     async fn close(mut self) -> Result<(), CloseError> {
         let mut closed = self.store.close().await;
-        match (&mut self.driver).await {
-            Ok(ended) => closed = closed.and(ended),
-            Err(error) => tracing::error!(%error, path = %self.path.display(), "a disk's driver ended badly"),
+        match self.driver.ended().await {
+            Some(ended) => closed = closed.and(ended),
+            None => tracing::error!(path = %self.path.display(), "a disk's driver ended badly"),
         }
         closed.map_err(|source| CloseError { path: self.path.clone(), source })
     }
@@ -241,13 +251,6 @@ impl Disk {
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Disk").field(&self.status()).finish()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // It holds the device; a driver that has ended does not mind.
-        self.driver.abort();
     }
 }
 

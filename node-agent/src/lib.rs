@@ -14,6 +14,7 @@ mod agent;
 mod background;
 mod copies;
 mod draw;
+mod driving;
 mod figures;
 mod fill;
 mod keeper;

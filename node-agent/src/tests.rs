@@ -120,7 +120,7 @@ impl Mount {
             applied: Dseq(1),
             content: Content::Segments { extents: vec![extent.clone()], segments: vec![segment] },
             size: LEN as u64,
-            mtime: Nanos(0),
+            mtime: Some(Nanos(0)),
             kill_priv: false,
         };
         let reply = self.session.call(Command::Commit(commit)).await;

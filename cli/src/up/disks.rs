@@ -134,6 +134,7 @@ pub async fn open(
 fn can_be_away(error: &node_agent::OpenError) -> bool {
     match error {
         node_agent::OpenError::Device(error) => !matches!(error, device::OpenError::Held { .. }),
+        node_agent::OpenError::Thread { .. } => false,
         node_agent::OpenError::Store { source, .. } => {
             matches!(
                 source,

@@ -17,9 +17,16 @@ impl IoBuf {
 
     /// A buffer that holds `bytes`, padded with zeros to whole blocks.
     pub fn from_bytes(bytes: &[u8]) -> IoBuf {
-        let mut buf = IoBuf::zeroed(bytes.len());
-        buf[..bytes.len()].copy_from_slice(bytes);
-        buf
+        // Not zeros first: a large write would touch its memory twice.
+        let (whole, rest) = bytes.as_chunks();
+        let mut blocks = Vec::with_capacity(bytes.len().div_ceil(4096));
+        blocks.extend(whole.iter().map(|block| Block(*block)));
+        if !rest.is_empty() {
+            let mut last = Block([0; 4096]);
+            last.0[..rest.len()].copy_from_slice(rest);
+            blocks.push(last);
+        }
+        IoBuf { blocks }
     }
 }
 

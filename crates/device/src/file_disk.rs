@@ -1,5 +1,6 @@
 //! A block device or preallocated file, driven by io_uring or by threads.
 
+use crate::here;
 use crate::oneshot::{Promise, promise, ready};
 use crate::request::{Request, Waiter};
 use crate::ring::Ring;
@@ -15,12 +16,20 @@ pub(crate) const MAX_IO: u32 = 2 << 20;
 /// The most operations in flight; a caller with one more waits for a place.
 pub(crate) const DEPTH: usize = 256;
 
+/// Threads beside a ring.
+const SHORT_THREADS: usize = 4;
+/// Threads without a ring.
+const ALL_THREADS: usize = 8;
+
 /// How a disk's operations reach the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     /// io_uring where the kernel and its seccomp profile let us, else threads.
     Auto,
-    /// io_uring: submitted by the caller, reaped by one thread.
+    /// io_uring, submitted by the caller and reaped by one thread, for reads and long writes; four threads for short
+    /// writes and flushes. The kernel ends an asynchronous write that is durable on completion, or that is the first
+    /// one to its block, on a worker of its own, and all others on the thread that submitted them, which is busy or
+    /// asleep: a thread that waits for its own write is quicker.
     IoUring,
     /// Eight threads with preadv2 and pwritev2.
     Threads,
@@ -33,22 +42,22 @@ pub enum Backend {
 /// Dropping it waits for what is in flight, then releases the disk.
 pub struct FileDisk {
     shared: Arc<Shared>,
-    queue: Queue,
+    /// For what is long.
+    ring: Option<Ring>,
+    /// For what is short, and without a ring for everything.
+    threads: Threads,
     direct: bool,
     /// Carries the lock. Never given to a ring, which may keep a file referenced a moment longer than its operations
     /// take: closing this one releases the disk at once.
     _claim: File,
 }
 
-enum Queue {
-    Ring(Ring),
-    Threads(Threads),
-}
-
 /// What the disk's threads need of it.
 pub(crate) struct Shared {
     pub(crate) file: File,
     bytes: u64,
+    /// Not a block device.
+    is_file: bool,
     poisoned: AtomicBool,
     flushes: Mutex<Flushes>,
 }
@@ -104,32 +113,31 @@ impl FileDisk {
         direct: bool,
         backend: Backend,
     ) -> std::io::Result<FileDisk> {
+        let is_file = file.metadata()?.is_file();
         let shared = Arc::new(Shared {
             file,
             bytes,
+            is_file,
             poisoned: AtomicBool::new(false),
             flushes: Mutex::new(Flushes::default()),
         });
-        let queue = match backend {
-            Backend::IoUring => Queue::Ring(Ring::start(Arc::clone(&shared))?),
-            Backend::Threads => Queue::Threads(Threads::start(Arc::clone(&shared))?),
-            Backend::Auto => match Ring::start(Arc::clone(&shared)) {
-                Ok(ring) => Queue::Ring(ring),
-                Err(refused) => {
-                    tracing::info!(error = %refused, "io_uring is not to be had here: threads serve the disk");
-                    Queue::Threads(Threads::start(Arc::clone(&shared))?)
-                }
-            },
+        let ring = match backend {
+            Backend::Threads => None,
+            Backend::IoUring => Some(Ring::start(Arc::clone(&shared))?),
+            Backend::Auto => Ring::start(Arc::clone(&shared))
+                .inspect_err(|error| {
+                    tracing::info!(%error, "io_uring is not to be had here: threads serve the disk");
+                })
+                .ok(),
         };
-        Ok(FileDisk { shared, queue, direct, _claim: claim })
+        let count = if ring.is_some() { SHORT_THREADS } else { ALL_THREADS };
+        let threads = Threads::start(Arc::clone(&shared), count)?;
+        Ok(FileDisk { shared, ring, threads, direct, _claim: claim })
     }
 
     /// Which backend serves it: never [`Backend::Auto`].
     pub fn backend(&self) -> Backend {
-        match self.queue {
-            Queue::Ring(_) => Backend::IoUring,
-            Queue::Threads(_) => Backend::Threads,
-        }
+        if self.ring.is_some() { Backend::IoUring } else { Backend::Threads }
     }
 
     /// Whether it is read and written around the page cache (O_DIRECT).
@@ -138,9 +146,19 @@ impl FileDisk {
     }
 
     fn submit(&self, request: Request) {
-        match &self.queue {
-            Queue::Ring(ring) => ring.submit(request),
-            Queue::Threads(threads) => threads.submit(request),
+        match &self.ring {
+            _ if request.is_short() && here::waits() => self.serve_here(request),
+            Some(ring) if !request.is_short() => ring.submit(request),
+            _ => self.threads.submit(request),
+        }
+    }
+
+    /// Does an operation before this returns.
+    fn serve_here(&self, mut request: Request) {
+        let result = self.shared.serve(&mut request);
+        if let Some(next) = self.shared.finish(request, result) {
+            // The flush that others wait for is not for this thread to wait for.
+            self.threads.submit(next);
         }
     }
 }
@@ -167,7 +185,12 @@ pub(crate) fn check_write(bytes: u64, at: u64, bufs: &IoVec) -> Result<(), IoErr
 
 impl BlockDev for FileDisk {
     fn geometry(&self) -> Geometry {
-        Geometry { bytes: self.shared.bytes, max_io: MAX_IO, volatile_cache: true }
+        Geometry {
+            bytes: self.shared.bytes,
+            max_io: MAX_IO,
+            volatile_cache: true,
+            first_writes_cost: self.shared.is_file,
+        }
     }
 
     fn read(&self, at: ByteOffset, buf: IoBuf, _class: IoClass) -> IoFuture<IoBuf> {
@@ -213,9 +236,9 @@ impl BlockDev for FileDisk {
 
 impl Drop for FileDisk {
     fn drop(&mut self) {
-        match &mut self.queue {
-            Queue::Ring(ring) => ring.close(),
-            Queue::Threads(threads) => threads.close(),
+        if let Some(ring) = &mut self.ring {
+            ring.close();
         }
+        self.threads.close();
     }
 }

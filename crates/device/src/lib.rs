@@ -1,7 +1,9 @@
 //! Disks: io_uring, threads or a simulated one, behind one trait.
 
 mod buf;
+mod call;
 mod file_disk;
+mod here;
 mod oneshot;
 mod open;
 mod request;
@@ -11,6 +13,7 @@ mod threads;
 
 pub use buf::IoBuf;
 pub use file_disk::{Backend, FileDisk};
+pub use here::wait_here;
 pub use open::{CreateError, OpenError, OpenOptions, create_disk_file, grow_disk_file, open_disk};
 pub use sim::{Fault, Keep, OpKind, OpRecord, SimDisk, SimImage};
 
@@ -34,6 +37,9 @@ pub struct Geometry {
     pub max_io: u32,
     /// Whether writes may stay in a volatile cache until a flush.
     pub volatile_cache: bool,
+    /// Whether the first write to each block takes longer to become durable than later ones, as in a preallocated file:
+    /// its filesystem journals that there is something now.
+    pub first_writes_cost: bool,
 }
 
 /// What a write promises when it completes.

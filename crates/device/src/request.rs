@@ -4,6 +4,9 @@ use crate::oneshot::Promise;
 use crate::{Durability, IoBuf, IoError, IoVec};
 use types::Errno;
 
+/// The longest write that is short, in bytes.
+const SHORT: u64 = 64 << 10;
+
 /// Who waits for the operation, which also says what it is.
 pub(crate) enum Waiter {
     Read(Promise<IoBuf>),
@@ -40,6 +43,15 @@ impl Request {
             Waiter::Read(_) => "read",
             Waiter::Write(..) => "write",
             Waiter::Flush(_) => "flush",
+        }
+    }
+
+    /// Whether a thread of its own does it quicker than io_uring, and few threads are enough for all of them.
+    pub(crate) fn is_short(&self) -> bool {
+        match self.waiter {
+            Waiter::Read(_) => false,
+            Waiter::Write(..) => self.len <= SHORT,
+            Waiter::Flush(_) => true,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A disk behind io_uring: callers submit under a short lock, one thread reaps.
+//! A disk's reads and long writes by io_uring: callers submit under a short lock, one thread reaps.
 
 use crate::Durability;
 use crate::IoError;
@@ -74,7 +74,7 @@ impl Flying {
         let at = self.request.at + self.request.done;
         let (iovecs, count) = (self.iovecs.as_ptr(), self.iovecs.len() as u32);
         let entry = match &self.request.waiter {
-            Waiter::Flush(_) => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+            Waiter::Flush(_) => unreachable!("a flush is short"),
             Waiter::Read(_) => opcode::Readv::new(fd, iovecs, count).offset(at).build(),
             Waiter::Write(sync, _) => {
                 let flags = match sync {
@@ -215,9 +215,8 @@ impl Core {
             }
         };
         self.drained.notify_one();
-        if let Some(flush) = self.shared.finish(flying.request, result) {
-            self.launch(self.in_flight(), Flying::new(flush));
-        }
+        let next = self.shared.finish(flying.request, result);
+        assert!(next.is_none(), "only a flush is followed by another one, and a flush is short");
     }
 }
 

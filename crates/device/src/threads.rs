@@ -1,16 +1,10 @@
-//! A disk behind eight threads with preadv2 and pwritev2, for where io_uring is not to be had.
+//! A disk behind threads with preadv2 and pwritev2: for what is short, and where io_uring is not to be had for everything.
 
-use crate::Durability;
 use crate::file_disk::{DEPTH, Shared};
-use crate::request::{Request, Step, Waiter};
-use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
+use crate::request::Request;
 use std::collections::VecDeque;
-use std::io::{IoSlice, IoSliceMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use types::Errno;
-
-const THREADS: usize = 8;
 
 pub(crate) struct Threads {
     queue: Arc<Queue>,
@@ -55,7 +49,7 @@ impl Queue {
         while let Some(mut request) = self.next() {
             loop {
                 let result = match self.shared.refusal() {
-                    Ok(()) => self.serve(&mut request),
+                    Ok(()) => self.shared.serve(&mut request),
                     gone => gone,
                 };
                 match self.shared.finish(request, result) {
@@ -65,66 +59,18 @@ impl Queue {
             }
         }
     }
-
-    fn serve(&self, request: &mut Request) -> Result<(), crate::IoError> {
-        loop {
-            let result = self.call(request);
-            match request.advance(result) {
-                Step::Finished => return Ok(()),
-                Step::Again => {}
-                Step::Failed(errno) => {
-                    return Err(crate::IoError::Failed {
-                        op: request.name(),
-                        at: request.at,
-                        len: request.len,
-                        errno,
-                    });
-                }
-            }
-        }
-    }
-
-    /// One system call: bytes done, or a negative errno.
-    fn call(&self, request: &mut Request) -> i64 {
-        let file = &self.shared.file;
-        let at = request.at + request.done;
-        let result = match &request.waiter {
-            Waiter::Flush(_) => rustix::fs::fdatasync(file).map(|()| 0),
-            Waiter::Read(_) => {
-                let mut slices: Vec<IoSliceMut<'_>> =
-                    request.bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
-                let mut rest = &mut slices[..];
-                IoSliceMut::advance_slices(&mut rest, request.done as usize);
-                preadv2(file, rest, at, ReadWriteFlags::empty())
-            }
-            Waiter::Write(sync, _) => {
-                let mut slices: Vec<IoSlice<'_>> = request.bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-                let mut rest = &mut slices[..];
-                IoSlice::advance_slices(&mut rest, request.done as usize);
-                let flags = match sync {
-                    Durability::Durable => ReadWriteFlags::DSYNC,
-                    Durability::Buffered => ReadWriteFlags::empty(),
-                };
-                pwritev2(file, rest, at, flags)
-            }
-        };
-        match result {
-            Ok(bytes) => bytes as i64,
-            Err(errno) => -i64::from(Errno(errno.raw_os_error()).0),
-        }
-    }
 }
 
 impl Threads {
-    pub(crate) fn start(shared: Arc<Shared>) -> std::io::Result<Threads> {
+    pub(crate) fn start(shared: Arc<Shared>, count: usize) -> std::io::Result<Threads> {
         let queue = Arc::new(Queue {
             shared,
             state: Mutex::new(State::default()),
             filled: Condvar::new(),
             drained: Condvar::new(),
         });
-        let mut threads = Threads { queue, workers: Vec::with_capacity(THREADS) };
-        for n in 0..THREADS {
+        let mut threads = Threads { queue, workers: Vec::with_capacity(count) };
+        for n in 0..count {
             let queue = Arc::clone(&threads.queue);
             let worker = std::thread::Builder::new().name(format!("disk-{n}")).spawn(move || queue.work());
             match worker {

@@ -48,6 +48,12 @@ pub enum SessionError {
     /// The service found a slot used out of order. It is a bug, and the session is of no more use.
     #[error("a command slot was used out of order: this is a bug; unmount and mount again")]
     SlotMisuse,
+    /// The service came to another result than this mount, which had answered for it already. It is a bug: what the
+    /// mount answered since cannot be kept.
+    #[error(
+        "the metadata service disagrees with what this mount did: {0}; this is a bug; unmount and mount again"
+    )]
+    Diverged(String),
     /// The service gave no answer. After `ReadOnly` the session goes on; after anything else it is of no more use,
     /// and whether the command was applied is unknown.
     #[error(transparent)]

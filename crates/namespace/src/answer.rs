@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use types::{Errno, ExtentId, Ino, SessionId, VolumeId};
 
+use crate::journal;
 use crate::keys::{self, kind};
 use crate::map;
 use crate::names;
@@ -85,6 +86,15 @@ fn answer(rows: &dyn Rows, query: &Query) -> Outcome<Answer> {
         }
         Query::Garbage { ids } => garbage(rows, ids),
         Query::ExtentRows { ids } => extent_rows(rows, ids),
+        Query::RowsAt { keys } => {
+            let mut found = Vec::new();
+            for key in keys {
+                found.extend(rows.get(key)?.map(|value| (key.clone(), value)));
+            }
+            Ok(Answer::Rows(found))
+        }
+        Query::Rows { from, to, max } => stored_rows(rows, from, to, *max as usize),
+        Query::Time => Ok(Answer::Time(journal::applied_time(rows)?)),
     }
 }
 
@@ -333,6 +343,17 @@ fn garbage(rows: &dyn Rows, ids: &[ExtentId]) -> Outcome<Answer> {
         }
     }
     Ok(Answer::Garbage(garbage))
+}
+
+fn stored_rows(rows: &dyn Rows, from: &[u8], to: &[u8], max: usize) -> Outcome<Answer> {
+    let mut found = Vec::new();
+    if from < to && max > 0 {
+        rows.scan(from, to, false, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            found.len() < max
+        })?;
+    }
+    Ok(Answer::Rows(found))
 }
 
 fn extent_rows(rows: &dyn Rows, ids: &[ExtentId]) -> Outcome<Answer> {

@@ -9,8 +9,8 @@ use crate::row::cluster::Clock;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::{Fail, Outcome, Tx};
 use crate::{
-    attrs, cluster, commit, copy, fallocate, groups, keys, names, projects, reclaim, remove, rename, rewrite,
-    row, sessions, slots, xattrs,
+    attrs, cluster, commit, copy, fallocate, groups, journal, keys, names, projects, reclaim, remove, rename,
+    rewrite, row, sessions, slots, xattrs,
 };
 
 /// The changes that an entry makes to the rows, and the answer to each of its commands.
@@ -36,6 +36,9 @@ pub fn apply(rows: &dyn Rows, entry: &Entry) -> Result<(Batch, Vec<Reply>), Rows
 
 /// Runs a command; if it fails nothing of it stays.
 pub(crate) fn run(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Result<Reply, RowsError> {
+    if let (Command::Journal { commands }, Some(slot)) = (&envelope.command, envelope.slot) {
+        return journal::run(over, slot, commands);
+    }
     let outcome = dispatch(over, now, envelope);
     if outcome.is_err() {
         over.roll_back();
@@ -85,7 +88,7 @@ fn dispatch(over: &mut Overlay<'_>, now: Nanos, envelope: &Envelope) -> Outcome<
     }
 }
 
-fn with<'r>(
+pub(crate) fn with<'r>(
     over: &mut Overlay<'r>,
     now: Nanos,
     volume: types::VolumeId,
@@ -98,7 +101,7 @@ fn with<'r>(
 }
 
 /// A command of a mount.
-fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Reply> {
+pub(crate) fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Reply> {
     let holder = |pinned: bool| -> Option<SessionId> { pinned.then_some(slot.session) };
     match command {
         Command::Create { parent, name, kind, mode, umask, cred } => {
@@ -155,6 +158,7 @@ fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> Outcome<Rep
         | Command::CloseSession { .. }
         | Command::Settle { .. }
         | Command::Reclaim { .. }
-        | Command::DropExtents { .. } => Err(Errno::EINVAL.into()),
+        | Command::DropExtents { .. }
+        | Command::Journal { .. } => Err(Errno::EINVAL.into()),
     }
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, SessionId, VolumeId};
 
+use crate::journal::{Journaled, Single};
 use crate::query::{Attr, SessionInfo};
 
 /// One entry of the log: commands that are applied in order, at one time.
@@ -195,8 +196,9 @@ pub struct Commit {
     pub content: Content,
     /// The size after it; smaller than the file's size is `EINVAL` (truncate is setattr).
     pub size: u64,
-    /// When the last of it was written; clamped to between the file's mtime and now.
-    pub mtime: Nanos,
+    /// When the last of it was written; clamped to between the file's mtime and now. `None`: the times were set after
+    /// it was written, and stay.
+    pub mtime: Option<Nanos>,
     /// Set-id bits and capabilities are cleared: somebody without the right to keep them wrote.
     pub kill_priv: bool,
 }
@@ -463,6 +465,12 @@ pub enum Command {
         /// Which.
         ino: Ino,
     },
+    /// What an exclusive mount has done, in its order; applied up to the first that comes to something else than the
+    /// mount has answered. A refusal of a command that was not answered yet is its reply, and stops nothing.
+    Journal {
+        /// At most 512.
+        commands: Vec<Journaled>,
+    },
     /// Limits of a directory with all below it are set; of the root: the volume's. Below what is used is allowed and
     /// refuses growth. At least one is given; `None` leaves one as it is, `u64::MAX` is no limit. A directory that has
     /// no quota yet gets one, and what is below it is counted: `CountQuota` goes on with that while something is `Left`,
@@ -543,4 +551,12 @@ pub enum Reply {
     ReplyGone,
     /// The session is closed or fenced.
     Fenced,
+    /// What came of a batch (`Journal`).
+    Journaled {
+        /// Replies of those commands that were not answered yet, in their order.
+        replies: Vec<Single>,
+        /// The index of the first command that came to something else than was answered, and to what; it and what
+        /// follows it was not applied.
+        differs: Option<(u32, Single)>,
+    },
 }

@@ -63,8 +63,10 @@ pub(crate) fn commit(tx: &mut Tx<'_, '_>, session: SessionId, commit: &Commit) -
     inode.applied = applied;
     inode.size = commit.size;
     // A writer's clock cannot make the file younger than it was; a file from the future is written now.
-    let written = commit.mtime.min(now);
-    inode.mtime = written.max(inode.mtime).min(now);
+    let written = commit.mtime.map_or(inode.ctime, |mtime| mtime.min(now));
+    if commit.mtime.is_some() {
+        inode.mtime = written.max(inode.mtime).min(now);
+    }
     // It was shown as changed when it was written; that it is stored now is no second change.
     inode.touch_ctime(written.max(inode.ctime));
     if commit.kill_priv {

@@ -14,6 +14,12 @@ use crate::wire::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 /// The version that this program writes.
 const VERSION: u8 = 1;
 
+/// The tag of [`Command::Journal`].
+pub(crate) const JOURNAL: u8 = 45;
+
+/// The tag of [`Reply::Journaled`].
+pub(crate) const JOURNALED: u8 = 21;
+
 /// Commands that one entry may hold.
 pub const ENTRY_COMMANDS_MAX: usize = 512;
 
@@ -185,6 +191,7 @@ wire_enum!(Command {
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
     44 => Touch { ino },
+    45 => Journal { commands },
     50 => CopyRange { from, from_offset, to, to_offset, len, kill_priv },
     70 => SetQuota { dir, bytes, inodes },
     71 => RemoveQuota { dir },
@@ -207,6 +214,7 @@ wire_enum!(Reply {
     11 => ReplyGone,
     12 => Fenced,
     20 => Copied { attr, bytes },
+    21 => Journaled { replies, differs },
 });
 
 #[cfg(test)]

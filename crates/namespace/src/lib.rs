@@ -18,6 +18,7 @@ mod describe;
 mod encoding;
 mod fallocate;
 mod groups;
+mod journal;
 mod keys;
 mod map;
 mod memory;
@@ -51,6 +52,10 @@ pub use command::{
 pub use describe::describe;
 pub use encoding::{
     ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
+};
+pub use journal::{
+    Expected, Home, JOURNAL_COMMANDS_MAX, Journaled, Single, any_slot, has_no_map, home, inode_key,
+    is_for_space, is_inode_row, predict, siblings,
 };
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;

@@ -381,6 +381,22 @@ pub enum Query {
         /// Which.
         ids: Vec<ExtentId>,
     },
+    /// `Rows`: rows as they are stored, of `from..to` in key order, at most `max`; for who runs commands over them.
+    Rows {
+        /// The first key.
+        from: Vec<u8>,
+        /// One past the last.
+        to: Vec<u8>,
+        /// How many; if as many came back there may be more behind them.
+        max: u32,
+    },
+    /// `Rows`: those of these rows that there are, in the order of the question.
+    RowsAt {
+        /// Keys.
+        keys: Vec<Vec<u8>>,
+    },
+    /// `Time`: no row was changed at a later one.
+    Time,
 }
 
 /// What was read.
@@ -432,6 +448,10 @@ pub enum Answer {
     Extents(Vec<ExtentRow>),
     /// Extents that may be deleted.
     Garbage(Vec<ExtentId>),
+    /// Keys and values.
+    Rows(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A time.
+    Time(Nanos),
     /// What map rows take.
     Scattered {
         /// Windows of files, in order.

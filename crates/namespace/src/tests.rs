@@ -169,7 +169,7 @@ impl World {
 
     pub(crate) fn commit(&mut self, ino: Ino, content: Content, size: u64) -> Reply {
         let (grant, applied) = self.grant(ino);
-        let mtime = self.time;
+        let mtime = Some(self.time);
         self.run(Command::Commit(Commit { ino, grant, applied, content, size, mtime, kill_priv: false }))
     }
 

@@ -61,13 +61,23 @@ pub(crate) struct Tx<'o, 'r> {
     pub(crate) volume: Volume,
     volume_read: Volume,
     inodes: BTreeMap<Ino, (Inode, bool)>,
+    /// The caller was told of success before: nothing is refused for want of space.
+    pub(crate) answered: bool,
 }
 
 impl<'o, 'r> Tx<'o, 'r> {
     /// `ENOENT` if there is no such volume.
     pub(crate) fn begin(over: &'o mut Overlay<'r>, now: Nanos, id: VolumeId) -> Outcome<Tx<'o, 'r>> {
         let volume: Volume = row::get(over, &keys::volume(id))?.ok_or(Errno::ENOENT)?;
-        Ok(Tx { over, now, id, volume_read: volume.clone(), volume, inodes: BTreeMap::new() })
+        Ok(Tx {
+            over,
+            now,
+            id,
+            volume_read: volume.clone(),
+            volume,
+            inodes: BTreeMap::new(),
+            answered: false,
+        })
     }
 
     /// Writes the volume and the inodes that changed.
@@ -146,10 +156,10 @@ impl<'o, 'r> Tx<'o, 'r> {
         let ino = self.volume.next_ino;
         self.volume.next_ino = Ino(ino.0 + 1);
         self.volume.inodes += 1;
-        if self.volume.inodes > self.volume.quota_inodes {
+        if !self.answered && self.volume.inodes > self.volume.quota_inodes {
             return Err(Errno::ENOSPC.into());
         }
-        projects::count(self, inode.project, ONE, NOTHING, true)?;
+        projects::count(self, inode.project, ONE, NOTHING, !self.answered)?;
         self.inodes.insert(ino, (inode, true));
         Ok(ino)
     }
@@ -196,6 +206,7 @@ impl<'o, 'r> Tx<'o, 'r> {
         inode.allocated = inode.allocated.saturating_add(added).saturating_sub(removed);
         self.volume.used = self.volume.used.saturating_add(added).saturating_sub(removed);
         let bytes = |bytes: u64| Use { bytes, inodes: 0 };
+        let promised = promised || self.answered;
         projects::count(self, label, bytes(added), bytes(removed), !promised)?;
         if !promised && added > removed && self.volume.used > self.volume.most_bytes() {
             return Err(Errno::ENOSPC.into());

@@ -14,9 +14,16 @@ const SMALL_BLOCKS: u32 = 16;
 /// One in so many shards is for small fragments.
 const SMALL_ONE_IN: usize = 8;
 
+/// How far ahead of small claims fresh blocks are looked for, in words of 64 blocks: 16 MiB.
+const FRESH_AHEAD: usize = 64;
+/// The most words of fresh blocks that are taken at once: 1 MiB.
+const FRESH_ONCE: usize = 4;
+
 /// The blocks of a data region. Blocks count from the start of the region.
 pub(crate) struct Allocator {
     words: Vec<AtomicU64>,
+    /// A bit for each of `words`: some block of it was taken since the open.
+    touched: Vec<AtomicU64>,
     shards: Vec<Shard>,
     shard_words: usize,
     blocks: u64,
@@ -41,6 +48,7 @@ impl Allocator {
         if !blocks.is_multiple_of(64) {
             words[words.len() - 1].store(!0 << (blocks % 64), Ordering::Relaxed);
         }
+        let touched = (0..words.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         let shard_count = words.len().div_ceil(shard_words);
         let shards = (0..shard_count as u64)
             .map(|n| Shard {
@@ -49,7 +57,7 @@ impl Allocator {
                 blocks: (blocks - n * shard_words as u64 * 64).min(shard_words as u64 * 64),
             })
             .collect();
-        Allocator { words, shards, shard_words, blocks, reserve, used: 0.into(), next: 0.into() }
+        Allocator { words, touched, shards, shard_words, blocks, reserve, used: 0.into(), next: 0.into() }
     }
 
     /// Blocks in all.
@@ -103,6 +111,32 @@ impl Allocator {
         }
         self.used.fetch_add(blocks, Ordering::Relaxed);
         true
+    }
+
+    /// Takes blocks that small claims will come to soon and of which none was ever taken, as far as is known. They count
+    /// as free, and must be given back by [`Allocator::give_back_fresh`]; none while room is scarce.
+    pub(crate) fn take_fresh(&self) -> Option<Run> {
+        let ahead = FRESH_AHEAD as u64 * 64;
+        let shard = self.order(1).next().filter(|_| self.free() > 8 * ahead)?;
+        let first = shard * self.shard_words;
+        let end = (first + self.shard_words).min(self.words.len());
+        let cursor = first + self.shards[shard].cursor.load(Ordering::Relaxed) as usize;
+        let window = cursor..end.min(cursor + FRESH_AHEAD);
+        let is_fresh =
+            |word: &usize| !self.is_touched(*word) && self.words[*word].load(Ordering::Relaxed) == 0;
+        let from = window.clone().find(is_fresh)?;
+        let words = (from..window.end).take(FRESH_ONCE).take_while(is_fresh).count();
+        let run = Run { block: from as u64 * 64, blocks: words as u32 * 64 };
+        self.take(run.block, u64::from(run.blocks)).then_some(run)
+    }
+
+    /// Gives back what [`Allocator::take_fresh`] took.
+    pub(crate) fn give_back_fresh(&self, run: Run) {
+        self.give_back(run.block, u64::from(run.blocks));
+    }
+
+    fn is_touched(&self, word: usize) -> bool {
+        self.touched[word / 64].load(Ordering::Relaxed) & (1 << (word % 64)) != 0
     }
 
     /// Whether every block of a run is taken.
@@ -186,6 +220,10 @@ impl Allocator {
                 let done = (word as u64 * 64).max(block) - block;
                 self.clear(block, done);
                 return false;
+            }
+            let (at, bit) = (word / 64, 1 << (word % 64));
+            if self.touched[at].load(Ordering::Relaxed) & bit == 0 {
+                self.touched[at].fetch_or(bit, Ordering::Relaxed);
             }
         }
         self.count(block, blocks, |used, n| {

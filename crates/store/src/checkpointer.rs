@@ -19,6 +19,8 @@ pub(crate) struct Beat {
     pub(crate) wanted: Notify,
     /// Journal segments were given back, or never will be.
     pub(crate) freed: Notify,
+    /// Blocks were handed out, or never will be again.
+    pub(crate) claimed: Notify,
     pub(crate) stop: AtomicBool,
 }
 
@@ -28,6 +30,7 @@ impl Beat {
             applied: AtomicU64::new(applied.0),
             wanted: Notify::new(),
             freed: Notify::new(),
+            claimed: Notify::new(),
             stop: AtomicBool::new(false),
         }
     }

@@ -20,6 +20,7 @@ use types::FragmentId;
 
 use crate::checkpointer::{Beat, Checkpointer, checkpoint_is_due};
 use crate::error::CloseError;
+use crate::freshener::Freshener;
 use crate::record::Record;
 use crate::shared::{Op, Shared};
 use crate::superblock::{State, Superblock};
@@ -77,8 +78,9 @@ impl Driver {
         let beat = Beat::new(log.end());
         let mut roots = Checkpointer { shared: &shared, log, beat: &beat, superblock: self.superblock };
         let commits = Committer { shared: &shared, log, beat: &beat, stamped: true };
-        let (closing, checkpoints) = both(commits.run(queue), roots.run()).await;
-        let mut done = checkpoints;
+        let fresh = Freshener { shared: &shared, beat: &beat };
+        let (closing, (checkpoints, filled)) = both(commits.run(queue), both(roots.run(), fresh.run())).await;
+        let mut done = checkpoints.and(filled);
         let closing = match closing {
             Ok(closing) => closing,
             Err(error) => {
@@ -161,6 +163,7 @@ impl Committer<'_> {
         }
         self.beat.stop.store(true, Ordering::Release);
         self.beat.wanted.notify_one();
+        self.beat.claimed.notify_one();
         done
     }
 
@@ -290,6 +293,7 @@ impl Committer<'_> {
             self.apply(op, &early);
         }
         self.want_checkpoint();
+        self.beat.claimed.notify_one();
         Ok(gathered.closing)
     }
 

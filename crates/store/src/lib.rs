@@ -16,6 +16,7 @@ pub mod describe;
 mod disk;
 mod error;
 mod fragments;
+mod freshener;
 mod header;
 mod headers;
 mod index;

@@ -114,8 +114,8 @@ impl Vfs {
         let no_flush = node.flush.lock().await;
         let dirty = self.arena.summary(node.ino);
         let emptied = set.size == Some(0);
-        // A later commit would take back a time that is set now, or bits that a pending one clears.
-        let order_matters = set.size.is_some() || set.mtime.is_some() || node.state().kill_priv.is_some();
+        // A later commit would take back a size that is set now, or bits that a pending one clears.
+        let order_matters = set.size.is_some() || node.state().kill_priv.is_some();
         if dirty.is_some() && !emptied && order_matters {
             self.flush_all_of(node, &no_flush).await?;
         }
@@ -139,6 +139,9 @@ impl Vfs {
             state.store(asked, attr);
             if set.atime.is_some() {
                 state.touched = None;
+            }
+            if let (Some(_), Some(dirty)) = (set.mtime, &dirty) {
+                state.set_times(dirty);
             }
         }
         if let Some(before) = before {

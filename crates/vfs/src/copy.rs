@@ -76,6 +76,7 @@ impl Vfs {
         }
         if to.handle.is_sync() && copied > 0 {
             self.flush_node(&target).await?;
+            self.settle().await?;
         }
         self.touch(&source);
         Ok(Outcome::Written(copied as u32))

@@ -15,6 +15,7 @@ pub(crate) fn of_session(error: &SessionError) -> Errno {
         SessionError::Fenced
         | SessionError::Closed
         | SessionError::SlotMisuse
+        | SessionError::Diverged(_)
         | SessionError::Call(CallError::Stopped(_) | CallError::Lost(_)) => Errno::EIO,
     }
 }

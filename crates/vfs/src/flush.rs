@@ -11,6 +11,7 @@ use tokio::sync::MutexGuard;
 use types::{Dseq, Errno};
 
 use crate::errno;
+use crate::landing::Landing;
 use crate::layout::{self, Dirty};
 use crate::node::{Failing, Node};
 use crate::pack;
@@ -50,8 +51,12 @@ impl<'a> TakenCharge<'a> {
         TakenCharge { vfs, node, charge }
     }
 
-    fn release(mut self) {
-        self.vfs.give_back(std::mem::take(&mut self.charge));
+    /// The flush has succeeded: it is given back when its commits are durable.
+    fn land(mut self) {
+        let charge = std::mem::take(&mut self.charge);
+        if !charge.is_nothing() {
+            self.vfs.land_later(Landing { charge, ..Landing::of(self.node.ino) });
+        }
     }
 }
 
@@ -68,7 +73,8 @@ impl Drop for TakenCharge<'_> {
 }
 
 impl Vfs {
-    /// Makes everything durable that was accepted for a file before this was called.
+    /// Commits everything that was accepted for a file before this was called. Its data is on the disks then; it is
+    /// durable as part of the file with the next [`Vfs::settle`], and whatever is done to the file comes after it.
     pub(crate) async fn flush_node(&self, node: &Node) -> Result<(), Errno> {
         if self.arena.summary(node.ino).is_none() {
             return Ok(());
@@ -83,7 +89,7 @@ impl Vfs {
         // charge of a later record that this flush gave back would let more be accepted than there is room for.
         let charge = TakenCharge::take(self, node);
         let Some(dirty) = self.arena.summary(node.ino) else {
-            charge.release();
+            charge.land();
             return Ok(());
         };
         let result = match self.broken.get() {
@@ -92,8 +98,8 @@ impl Vfs {
         };
         match result {
             Ok(()) => {
-                charge.release();
-                node.state().failing = None;
+                charge.land();
+                node.state().flushed(dirty.last);
                 self.flushes.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
@@ -157,23 +163,21 @@ impl Vfs {
             Content::Segments { extents, .. } => extents.iter().map(|extent| extent.id).collect(),
             Content::Inline(_) => Vec::new(),
         };
-        let kill_priv = node.state().kill_priv.is_some();
-        let commit = Commit {
-            ino: node.ino,
-            grant: last.grant,
-            applied: last.dseq,
-            content,
-            size,
-            mtime: last.time,
-            kill_priv,
+        let (kill_priv, mtime) = {
+            let state = node.state();
+            (state.kill_priv.is_some(), (!state.has_times_set_after(last.dseq)).then_some(last.time))
         };
+        let commit =
+            Commit { ino: node.ino, grant: last.grant, applied: last.dseq, content, size, mtime, kill_priv };
         let asked = self.table.asked();
         match self.session.call(Command::Commit(commit)).await {
             Ok(Reply::Attr(attr)) => {
-                ids.iter().for_each(|id| self.extents.committed(*id));
-                self.moved(before.attr.allocated, &attr);
+                let moved = Some((before.attr.allocated, attr));
+                self.land_later(Landing { ids, moved, ..Landing::of(node.ino) });
                 let mut state = node.state();
                 state.store(asked, attr);
+                // Before the records go: whoever finds none has to know for what to wait.
+                state.committed = Some(self.session.mark());
                 if state.kill_priv.is_some_and(|dseq| kill_priv && dseq <= last.dseq) {
                     state.kill_priv = None;
                 }
@@ -279,7 +283,7 @@ impl Vfs {
             let mut state = node.state();
             state.charged_run = (0, 0);
             state.kill_priv = None;
-            state.failing = None;
+            state.flushed(through);
             std::mem::take(&mut state.charge)
         };
         self.give_back(charge);

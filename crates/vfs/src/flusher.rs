@@ -58,9 +58,10 @@ impl Vfs {
             };
             tokio::select! {
                 biased;
-                // Nothing was begun: all three only wait.
+                // Nothing was begun: all of them only wait.
                 () = &mut stop => return,
                 () = self.work.notified() => {}
+                () = self.next_landing() => self.after_landing().await,
                 () = pause => {}
             }
         }
@@ -75,7 +76,13 @@ impl Vfs {
             let dirty = self.arena.dirty(ROUND + seen.len());
             let fresh: Vec<Ino> = dirty.iter().map(|one| one.ino).filter(|ino| seen.insert(*ino)).collect();
             if fresh.is_empty() {
-                return failed.map_or(Ok(()), Err);
+                let settled = self.settle().await;
+                let files = self.in_the_air();
+                return match (failed, settled) {
+                    (Some(failed), _) => Err(failed),
+                    (None, Err(errno)) if files > 0 => Err(FlushAllError { files, errno }),
+                    (None, _) => Ok(()),
+                };
             }
             let (_, failures) = self.flush_these(fresh).await;
             if let Some(errno) = failures.last() {
@@ -91,9 +98,11 @@ impl Vfs {
         self.store_touches().await;
         let dirty: Vec<Ino> = self.arena.dirty(usize::MAX).iter().map(|one| one.ino).collect();
         let (_, failures) = self.flush_these(dirty).await;
-        match failures.last() {
-            Some(errno) => Err(FlushAllError { files: failures.len(), errno: *errno }),
-            None => Ok(()),
+        let settled = self.settle().await;
+        match (failures.last(), settled) {
+            (Some(errno), _) => Err(FlushAllError { files: failures.len(), errno: *errno }),
+            (None, Err(errno)) => Err(FlushAllError { files: self.in_the_air(), errno }),
+            (None, Ok(())) => Ok(()),
         }
     }
 
@@ -158,17 +167,29 @@ impl Vfs {
         stores.buffer_unordered(FLUSHES).collect::<()>().await;
     }
 
+    /// Something has landed, or nothing ever will.
+    async fn after_landing(&self) {
+        self.land();
+        if let Some(first) = self.first_landing()
+            && self.session.is_over()
+            && let Err(errno) = self.settle_to(first).await
+        {
+            self.give_up(errno);
+        }
+    }
+
     /// Nothing can be stored any more: whoever has written hears of it.
     fn give_up(&self, errno: Errno) {
-        for dirty in self.arena.dirty(usize::MAX) {
-            let node = self.node(dirty.ino);
+        let accepted = self.arena.dirty(usize::MAX).into_iter().map(|dirty| dirty.ino);
+        for ino in accepted.chain(self.take_lost_landings()) {
+            let node = self.node(ino);
             if std::mem::replace(&mut node.state().lost, true) {
                 continue;
             }
             self.lost.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(ino = dirty.ino.0, bytes = dirty.bytes, "written data was lost");
-            if let Err(error) = self.arena.raise_late_error(dirty.ino, errno) {
-                tracing::error!(ino = dirty.ino.0, %error, "nobody can be told of written data that was lost");
+            tracing::error!(ino = ino.0, "written data was lost");
+            if let Err(error) = self.arena.raise_late_error(ino, errno) {
+                tracing::error!(ino = ino.0, %error, "nobody can be told of written data that was lost");
             }
         }
         self.freed.notify_waiters();

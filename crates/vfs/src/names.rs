@@ -233,7 +233,8 @@ impl Vfs {
         let replaced = there.filter(|ino| *ino != moved.ino && mode_replaces(mode));
         let replaced = replaced.map(|ino| self.node(ino));
         if replaced.is_some() && self.arena.summary(moved.ino).is_some() {
-            // Programs write a new file and rename it over the old one: a power cut must leave one of the two.
+            // Programs write a new file and rename it over the old one: a power cut must leave one of the two. What is
+            // committed before it becomes durable before it.
             let no_flush = moved.flush.lock().await;
             self.flush_all_of(&moved, &no_flush).await?;
         }

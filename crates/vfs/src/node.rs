@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arena::Summary;
+use meta_client::Place;
 use namespace::{Attr, FileKind};
 use types::{BLOCK, Dseq, Errno, Grant, Ino, Nanos};
 
@@ -47,6 +48,10 @@ pub(crate) struct State {
     /// Somebody without the right to keep set-id bits has written since the last flush.
     /// The last record of such a write.
     pub(crate) kill_priv: Option<Dseq>,
+    /// Where the last commit of its data has its place.
+    pub(crate) committed: Option<Place>,
+    /// The mtime was set after this record was written: it stays when that is committed.
+    times_set: Option<Dseq>,
     /// What accepted writes may take.
     pub(crate) charge: Charge,
     /// The blocks of the last charged writes, one after the other: written again they are not charged again.
@@ -177,7 +182,9 @@ impl State {
         let mut shown = attr;
         if let Some(dirty) = dirty {
             shown.size = attr.size.max(dirty.end);
-            shown.mtime = dirty.newest.max(attr.mtime).min(now);
+            if !self.has_times_set_after(dirty.last) {
+                shown.mtime = dirty.newest.max(attr.mtime).min(now);
+            }
             shown.ctime = dirty.newest.max(attr.ctime);
             shown.allocated = (attr.allocated + self.charge.growth).min(shown.size.next_multiple_of(BLOCK));
             shown.allocated = shown.allocated.max(attr.allocated);
@@ -189,6 +196,22 @@ impl State {
             shown.atime = attr.atime.max(touched);
         }
         shown
+    }
+
+    /// The mtime was set, when `dirty` was not committed yet.
+    pub(crate) fn set_times(&mut self, dirty: &Summary) {
+        self.times_set = Some(dirty.last);
+    }
+
+    /// Whether the mtime was set after this record was written.
+    pub(crate) fn has_times_set_after(&self, record: Dseq) -> bool {
+        self.times_set.is_some_and(|last| record <= last)
+    }
+
+    /// Everything up to this record is committed, or nobody's.
+    pub(crate) fn flushed(&mut self, through: Dseq) {
+        self.failing = None;
+        self.times_set = self.times_set.filter(|last| *last > through);
     }
 
     /// Whether the attributes will change by themselves: the kernel must not remember them.

@@ -113,11 +113,13 @@ impl Vfs {
 
     pub(crate) async fn fsync(&self, ino: Ino, handle: Handle) -> Result<Outcome, Errno> {
         let node = self.node(ino);
-        let flushed = self.flush_node(&node).await;
+        // The file's name and attributes too: also of one that nobody wrote to.
+        let before = self.session.mark();
+        self.flush_node(&node).await?;
         // A caller hears of one error at a time; the other one is not forgotten.
-        flushed?;
         self.hear_of_late_error(&node, handle)?;
-        self.unless_broken()?;
+        let committed = node.state().committed;
+        self.settle_to(committed.map_or(before, |place| place.max(before))).await?;
         Ok(Outcome::Done)
     }
 

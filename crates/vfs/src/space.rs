@@ -306,17 +306,18 @@ impl Vfs {
     /// statfs(2) of an inode: the volume, or the innermost quota around it. What is said to be free can be written, in
     /// large pieces; what is said to be there in all is that and what is used.
     pub(crate) async fn statfs(&self, ino: Ino) -> Result<Outcome, Errno> {
-        let volume = self.look_at_space().await?;
-        let charged = self.space.charged();
-        let used = volume.used + charged.growth;
-        let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged.growth));
-        let mut names_free = volume.limit_inodes.saturating_sub(volume.inodes);
+        // First: the answer comes with the effect of every command before, so that the volume's has it too.
         let quotas = match self.look_at_quotas(ino).await {
             Ok(quotas) => quotas,
             // It was removed while somebody has it open: only the volume is left around it.
             Err(Errno::ESTALE) => Vec::new(),
             Err(error) => return Err(error),
         };
+        let volume = self.look_at_space().await?;
+        let charged = self.space.charged();
+        let used = volume.used + charged.growth;
+        let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged.growth));
+        let mut names_free = volume.limit_inodes.saturating_sub(volume.inodes);
         let used_of = |quota: &QuotaInfo| quota.used_bytes + self.quotas.charged(quota.dir);
         for quota in &quotas {
             free = free.min(quota.limit_bytes.saturating_sub(used_of(quota)));

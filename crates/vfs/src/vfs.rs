@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use arena::Arena;
 use clock::Clock;
 use extents::Extents;
-use meta_client::{Session, SessionError};
+use meta_client::{Exclusive, SessionError};
 use namespace::{Answer, Command, Query, Reply};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use types::{Errno, Ino, Nanos, VolumeId};
@@ -16,6 +16,7 @@ use crate::ahead::Kept;
 use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
+use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
 use crate::quota::Quotas;
 use crate::space::Space;
@@ -26,8 +27,8 @@ const NAME_LOCKS: usize = 128;
 
 /// What a mount stands on.
 pub struct Parts {
-    /// Its registration with the metadata service.
-    pub session: Arc<Session>,
+    /// Its way to the metadata service.
+    pub session: Arc<Exclusive>,
     /// Where its accepted writes are. Records that an earlier engine left are flushed as its own.
     pub arena: Arc<Arena>,
     /// Its way to file data.
@@ -55,12 +56,14 @@ pub struct Figures {
 
 /// One mount of a volume that nobody else has.
 pub struct Vfs {
-    pub(crate) session: Arc<Session>,
+    pub(crate) session: Arc<Exclusive>,
     pub(crate) arena: Arc<Arena>,
     pub(crate) extents: Arc<Extents>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) table: Table,
     pub(crate) space: Space,
+    /// Commits on their way to the service.
+    pub(crate) landings: Landings,
     pub(crate) quotas: Quotas,
     /// A quota may have to be counted.
     pub(crate) counting: Notify,
@@ -102,6 +105,7 @@ impl Vfs {
             clock,
             table: Table::new(),
             space: Space::new(),
+            landings: Landings::default(),
             quotas: Quotas::new(),
             counting: Notify::new(),
             compaction: Compaction::default(),
@@ -123,9 +127,10 @@ impl Vfs {
 
     /// Serves one operation; [`Op`] says which [`Outcome`] answers it.
     ///
-    /// What changes names or attributes is durable on return; written data is when `Fsync` returns, or a write through
-    /// a handle that was opened `sync`. An error means that nothing changed, but for `EIO` after the session ended:
-    /// then it is unknown. A future that was polled is to be polled to its end: dropped early, it may have done its
+    /// What an operation did shows to every later one. It is durable when an `Fsync` or `FsyncDir` returns that came
+    /// later, whatever it is of, or a write through a handle that was opened `sync`: what changes names and attributes
+    /// becomes durable in its order, and never with a gap; written data of other files may come later. An error means
+    /// that nothing changed, but for `EIO` after the session ended: then it is unknown. A future that was polled is to be polled to its end: dropped early, it may have done its
     /// work or not, and references and pins that it counted stay counted.
     pub async fn handle(&self, op: Op, ctx: Ctx) -> Result<Outcome, Errno> {
         match op {
@@ -142,8 +147,7 @@ impl Vfs {
             Op::Fsync { ino, handle, data_only: _ } => self.fsync(ino, handle).await,
             Op::OpenDir { ino } => self.opendir(ino).await,
             Op::ReadDir { ino, handle: _, after, max, plus } => self.readdir(ino, after, max, plus).await,
-            // Every change of a name was durable when it was answered.
-            Op::FsyncDir { .. } => self.unless_broken().map(|()| Outcome::Done),
+            Op::FsyncDir { .. } => self.settle().await.map(|()| Outcome::Done),
             // The rarer ones on the heap: the future is as large as its largest branch.
             Op::SetAttr { ino, set, kill_priv } => Box::pin(self.setattr(ctx, ino, set, kill_priv)).await,
             Op::ReadLink { ino } => self.readlink(ino).await,

@@ -90,6 +90,7 @@ impl Vfs {
         }
         if handle.is_sync() && written > 0 {
             self.flush_node(&node).await?;
+            self.settle().await?;
         }
         Ok(Outcome::Written(written as u32))
     }

@@ -54,6 +54,7 @@ pub struct OpRecord {
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
     bytes: u64,
+    first_writes_cost: bool,
 }
 
 struct State {
@@ -81,7 +82,12 @@ impl SimDisk {
 
     fn with(cache: Cache, bytes: u64) -> SimDisk {
         let state = State { cache, faults: Faults::default(), log: Vec::new(), history: None, gone: false };
-        SimDisk { state: Arc::new(Mutex::new(state)), bytes }
+        SimDisk { state: Arc::new(Mutex::new(state)), bytes, first_writes_cost: false }
+    }
+
+    /// The same disk, which says that first writes cost, as a preallocated file does.
+    pub fn like_a_file(self) -> SimDisk {
+        SimDisk { first_writes_cost: true, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -278,7 +284,12 @@ impl<T: Unpin> Future for Completion<T> {
 
 impl BlockDev for SimDisk {
     fn geometry(&self) -> Geometry {
-        Geometry { bytes: self.bytes, max_io: MAX_IO, volatile_cache: true }
+        Geometry {
+            bytes: self.bytes,
+            max_io: MAX_IO,
+            volatile_cache: true,
+            first_writes_cost: self.first_writes_cost,
+        }
     }
 
     fn read(&self, at: ByteOffset, buf: IoBuf, _class: IoClass) -> IoFuture<IoBuf> {

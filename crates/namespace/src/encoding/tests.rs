@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -8,8 +9,9 @@ use types::{Dseq, Epoch, Errno, ExtentId, Grant, GroupId, Ino, LayoutId, Nanos, 
 use super::{decode_entry, decode_envelope, digest, encode_entry, encode_envelope};
 use crate::wire::{DecodeError, Reader, Wire};
 use crate::{
-    Attr, Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, FileKind, NewExtent, NewKind,
-    RenameMode, Reply, Segment, SessionInfo, SetAttr, SetTime, SlotRef, XattrMode,
+    Attr, Command, Commit, Content, Cred, Entry, Envelope, Expected, FallocateMode, FileKind, Journaled,
+    NewExtent, NewKind, RenameMode, Reply, Segment, SessionInfo, SetAttr, SetTime, Single, SlotRef,
+    XattrMode,
 };
 
 const CRED: Cred = Cred { uid: 1000, gid: 100 };
@@ -59,6 +61,11 @@ fn commands() -> Vec<Command> {
         },
         Command::RemoveXattr { ino, name: b"user.a".to_vec(), cred: CRED },
         Command::GrantWrite { ino },
+        Command::Journal {
+            commands: [Expected::Reply, Expected::Success, Expected::Ino(ino), Expected::Grant(Grant(4))]
+                .map(|expected| Journaled { time: Nanos(5), expected, command: Command::Unpin { ino } })
+                .to_vec(),
+        },
         Command::Touch { ino },
         Command::CopyRange {
             from: ino,
@@ -148,7 +155,7 @@ fn commands() -> Vec<Command> {
             applied: Dseq(6),
             content,
             size: 12_288,
-            mtime: Nanos(1),
+            mtime: Some(Nanos(1)),
             kill_priv: false,
         }));
     }
@@ -211,6 +218,8 @@ fn replies_survive_their_bytes() {
         Reply::SlotMisuse,
         Reply::ReplyGone,
         Reply::Fenced,
+        Reply::Journaled { replies: vec![Single(Box::new(Reply::Done)); 3], differs: None },
+        Reply::Journaled { replies: vec![], differs: Some((2, Single(Box::new(Reply::Failed(Errno::EIO))))) },
         Reply::Copied { attr: attr(), bytes: 1 << 33 },
     ];
     for reply in replies {
@@ -267,6 +276,20 @@ fn bytes_of_nobody_are_refused() {
     assert_eq!(decode_entry(&many), Err(DecodeError::Bound("the number of commands")));
     // A count of 2^32 - 1 with nothing behind it.
     assert_eq!(decode_entry(&hexed("010200000000000000ffffffff")), Err(DecodeError::Short));
+}
+
+#[test]
+fn a_journal_holds_no_journal() {
+    let item = |command| Journaled { time: Nanos(1), expected: Expected::Success, command };
+    let inner = Command::Journal { commands: vec![item(Command::Touch { ino: Ino(1) })] };
+    let outer = Envelope { slot: Some(slot()), command: Command::Journal { commands: vec![item(inner)] } };
+    let refused = DecodeError::Tag { what: "a journaled command", tag: super::JOURNAL };
+    assert_eq!(decode_envelope(&encode_envelope(&outer)), Err(refused));
+    let mut bytes = Vec::new();
+    let reply = Reply::Journaled { replies: vec![], differs: None };
+    Reply::Journaled { replies: vec![Single(Box::new(reply))], differs: None }.write(&mut bytes);
+    let refused = DecodeError::Tag { what: "a journaled reply", tag: super::JOURNALED };
+    assert_eq!(Reader::new(&bytes).whole::<Reply>(), Err(refused));
 }
 
 fn hexed(text: &str) -> Vec<u8> {

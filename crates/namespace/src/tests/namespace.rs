@@ -115,7 +115,7 @@ fn privileges_go_when_others_write() {
         done(world.run(set)).unwrap();
         let (grant, applied) = world.grant(ino);
         let content = Content::Inline(vec![1]);
-        let mtime = Nanos(0);
+        let mtime = Some(Nanos(0));
         let commit = crate::Commit { ino, grant, applied, content, size: 1, mtime, kill_priv: true };
         assert_eq!(attr_of(world.run(Command::Commit(commit))).unwrap().mode, left);
         let get = Query::GetXattr { volume: VolumeId(1), ino, name };
@@ -129,19 +129,20 @@ fn times_of_writes_are_between_the_old_and_now() {
     let mut world = World::new();
     let ino = world.file("f");
     let born = world.attr(ino).unwrap().mtime;
-    let write = |world: &mut World, mtime: i64| {
+    let write = |world: &mut World, mtime: Option<i64>| {
         let (grant, applied) = world.grant(ino);
         let content = Content::Inline(vec![1]);
-        let commit =
-            crate::Commit { ino, grant, applied, content, size: 1, mtime: Nanos(mtime), kill_priv: false };
+        let mtime = mtime.map(Nanos);
+        let commit = crate::Commit { ino, grant, applied, content, size: 1, mtime, kill_priv: false };
         attr_of(world.run(Command::Commit(commit))).unwrap().mtime
     };
-    assert_eq!(write(&mut world, 0), born);
-    assert_eq!(write(&mut world, born.0 + 10), Nanos(born.0 + 10));
-    assert_eq!(write(&mut world, i64::MAX), world.time);
+    assert_eq!(write(&mut world, Some(0)), born);
+    assert_eq!(write(&mut world, Some(born.0 + 10)), Nanos(born.0 + 10));
+    assert_eq!(write(&mut world, Some(i64::MAX)), world.time);
     let set = SetAttr { mtime: Some(SetTime::To(Nanos(i64::MAX))), ..SetAttr::default() };
     done(world.run(Command::SetAttr { ino, set, kill_priv: false, applied: None, cred: ROOT })).unwrap();
-    assert_eq!(write(&mut world, 3), world.time, "a file from the future is written now");
+    assert_eq!(write(&mut world, None), Nanos(i64::MAX), "it was set after it was written");
+    assert_eq!(write(&mut world, Some(3)), world.time, "a file from the future is written now");
 }
 
 #[test]

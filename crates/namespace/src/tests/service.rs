@@ -222,7 +222,7 @@ fn an_older_writer_can_commit_no_more() {
         applied: old.1,
         content: inline(1),
         size: 10,
-        mtime: Nanos(0),
+        mtime: Some(Nanos(0)),
         kill_priv: false,
     };
     assert_eq!(world.run(Command::Commit(commit.clone())), Reply::Failed(Errno::ESTALE));

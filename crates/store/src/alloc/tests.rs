@@ -2,6 +2,7 @@ use super::Allocator;
 use crate::index::Run;
 use proptest::collection::vec;
 use proptest::prelude::{any, proptest};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 proptest! {
@@ -116,4 +117,48 @@ fn claims_from_many_threads_do_not_overlap() {
     });
     assert_eq!(allocator.used(), 0);
     assert_eq!(allocator.claim(1000).map(|block| block % 1024 <= 24), Some(true));
+}
+
+#[test]
+fn fresh_blocks_lie_ahead_of_small_claims_and_are_taken_once() {
+    let allocator = Allocator::new(100_000, 50_000, 0);
+    let filled = vec![Cell::new(false); 100_000];
+    let fill = |allocator: &Allocator| {
+        let mut runs = 0;
+        while let Some(run) = allocator.take_fresh() {
+            assert!(allocator.is_taken(run), "nobody else gets it meanwhile");
+            assert_eq!(allocator.used() % 7, 0, "it counts as free");
+            for block in run.block..run.block + u64::from(run.blocks) {
+                assert!(!filled[block as usize].replace(true), "block {block} twice");
+            }
+            allocator.give_back_fresh(run);
+            runs += 1;
+        }
+        runs
+    };
+    assert_eq!(fill(&allocator), 16, "16 MiB");
+    // What is claimed from now on is filled, also after a large claim has gone elsewhere.
+    let mut claimed = vec![allocator.claim(7 * 64).expect("room")];
+    let mut small = Vec::new();
+    for _ in 0..2_000 {
+        small.push(allocator.claim(7).expect("room"));
+        fill(&allocator);
+    }
+    assert_eq!(allocator.used(), 7 * 2_064);
+    claimed.extend(&small);
+    claimed.sort_unstable();
+    claimed.dedup();
+    assert_eq!(claimed.len(), 2_001);
+    assert!(small.iter().all(|block| filled[*block as usize].get() && filled[*block as usize + 6].get()));
+    // What was used once is not filled again.
+    small.iter().for_each(|block| allocator.free_run(Run { block: *block, blocks: 7 }));
+    assert_eq!(fill(&allocator), 0);
+}
+
+#[test]
+fn fresh_blocks_are_left_alone_where_room_is_scarce() {
+    let allocator = Allocator::new(40_000, 50_000, 0);
+    assert!(allocator.take_fresh().is_some());
+    assert!(allocator.claim(8_000).is_some());
+    assert!(allocator.take_fresh().is_none());
 }

@@ -1,8 +1,11 @@
 //! Format, open, put, read, list, delete, close.
 
 use crate::bench::{assert_clean, content, formatted, get, get_range, id, open, put, put_of};
+use std::collections::BTreeSet;
+
+use device::{OpKind, OpRecord, SimDisk};
 use store::{FragmentStore, PutAck, PutError, ReadError, STORED_MAX};
-use types::{Epoch, GroupId};
+use types::{BLOCK, Epoch, GroupId};
 
 const SIZES: [usize; 8] = [1, 100, 2880, 2881, 4096, 10_000, 1 << 20, STORED_MAX as usize];
 
@@ -189,4 +192,50 @@ async fn a_caller_who_leaves_does_not_disturb_the_others() {
     assert_eq!(stayer.await, Ok(PutAck::Stored));
     assert_eq!(put(&store, 1, &content(1, 0, 5000)).await, Ok(PutAck::AlreadyHave));
     assert_clean(&store).await;
+}
+
+#[tokio::test]
+async fn blocks_of_a_file_are_written_before_small_puts_need_them() {
+    const BYTES: u64 = 512 << 20;
+    let disk = formatted(BYTES).await.like_a_file();
+    let running = open(&disk).await;
+    let data = running.store.superblock().layout.data.at;
+    let writes = |disk: &SimDisk| -> Vec<OpRecord> {
+        let is_of_data =
+            |op: &OpRecord| matches!(op.kind, OpKind::Write(_)) && (data..BYTES - (1 << 20)).contains(&op.at);
+        disk.op_log().into_iter().filter(is_of_data).collect()
+    };
+    while writes(&disk).len() < 16 {
+        tokio::task::yield_now().await;
+    }
+    for counter in 0..200 {
+        put(&running.store, counter, &content(counter, 0, 5_000)).await.expect("put");
+    }
+    let (mut filled, mut puts) = (BTreeSet::new(), 0);
+    for op in writes(&disk) {
+        let mut blocks = op.at / BLOCK..(op.at + op.len) / BLOCK;
+        if op.len == 3 * BLOCK {
+            assert!(blocks.all(|block| filled.contains(&block)), "{op:?}");
+            puts += 1;
+        } else {
+            assert!(blocks.all(|block| filled.insert(block)), "{op:?} again");
+        }
+    }
+    assert_eq!(puts, 200);
+    assert!((4096..5120).contains(&filled.len()), "{} blocks", filled.len());
+    for counter in 0..200 {
+        assert_eq!(get(&running.store, counter).await, Ok(content(counter, 0, 5_000)));
+    }
+    assert_clean(&running.store).await;
+    running.close().await;
+    let running = open(&disk).await;
+    assert_eq!(running.report.fragments, 200);
+    assert_clean(&running.store).await;
+    running.close().await;
+
+    let disk = formatted(BYTES).await;
+    let running = open(&disk).await;
+    put(&running.store, 1, &content(1, 0, 5_000)).await.expect("put");
+    assert_eq!(writes(&disk).len(), 1, "a block device needs none of it");
+    running.close().await;
 }

@@ -9,7 +9,7 @@ use arena::{Arena, Options, Owner};
 use clock::{Clock, SimClock};
 use extents::memory::MemoryStore;
 use extents::{Extents, FixedPlacement, Group};
-use meta_client::{CallError, MetaFuture, MetaService, Session};
+use meta_client::{CallError, Exclusive, ExclusiveOptions, MetaFuture, MetaService, Session};
 use namespace::{
     Answer, Attr, Command, Cred, Entry, Envelope, MemoryRows, NewKind, Query, Reply, RowsError, SetAttr,
 };
@@ -47,7 +47,14 @@ impl Service {
         if let Some(error) = &rigging.refuse {
             return Err(error.clone());
         }
-        *rigging.calls.entry(kind_of(&envelope.command)).or_default() += 1;
+        match &envelope.command {
+            Command::Journal { commands } => {
+                for item in commands {
+                    *rigging.calls.entry(kind_of(&item.command)).or_default() += 1;
+                }
+            }
+            command => *rigging.calls.entry(kind_of(command)).or_default() += 1,
+        }
         self.clock.advance(Duration::from_micros(10));
         let entry = Entry { time: self.clock.now(), commands: vec![envelope] };
         let (batch, mut replies) = namespace::apply(&rigging.rows, &entry).map_err(stopped)?;
@@ -301,8 +308,9 @@ impl Bench {
         self.vfs.figures().nodes
     }
 
-    /// The attributes that the rows have.
-    pub(crate) fn row(&self, ino: Ino) -> Answer {
+    /// The attributes that the rows have, once everything that was answered is in them.
+    pub(crate) async fn row(&self, ino: Ino) -> Answer {
+        self.vfs.settle().await.expect("a service that answers");
         self.service.query(&Query::GetAttr { volume: self.volume, ino })
     }
 }
@@ -320,12 +328,15 @@ async fn mount(
     let meta: Arc<dyn MetaService> = Arc::clone(service) as Arc<dyn MetaService>;
     let session = Session::open(meta, volume, 1, incarnation).await.expect("a session");
     let info = session.info();
+    let time: Arc<dyn Clock> = Arc::new(clock.clone());
+    let exclusive = Exclusive::new(Arc::new(session), time, ExclusiveOptions::default()).await;
+    let exclusive = exclusive.expect("a service that answers");
     let owner = Owner { volume, session: info.session, epoch: info.epoch };
     let options = Options { capacity: sizes.arena, chunk_bytes: (sizes.arena / 8).min(1 << 20) as u32 };
     let arena = Arc::new(Arena::create(owner, options).expect("an arena"));
     let group = Group::numbered(group, vec![Arc::clone(store) as Arc<_>]);
     let parts = Parts {
-        session: Arc::new(session),
+        session: Arc::new(exclusive),
         arena: Arc::clone(&arena),
         extents: Arc::new(Extents::new(volume, info.session, 1, FixedPlacement::of(vec![group]))),
         clock: Arc::new(clock.clone()),

@@ -16,7 +16,7 @@ async fn written_data_shows_at_once_and_is_durable_after_fsync() {
     bench.write(ino, handle, 0, b"start").await.expect("write");
     assert_eq!(bench.attr(ino).await.size, 10_003);
     assert_eq!(bench.read(ino, handle, 9_999, 100).await.expect("read"), b"\0end");
-    assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.size == 0), "not flushed yet");
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.size == 0), "not flushed yet");
     let shown = bench.attr(ino).await;
     bench.fsync(ino, handle).await.expect("fsync");
     let stored = bench.attr(ino).await;
@@ -123,7 +123,7 @@ async fn a_write_is_a_change_at_once_and_its_flush_is_none() {
     bench.fsync(ino, handle).await.expect("fsync");
     let flushed = bench.attr(ino).await;
     assert_eq!((flushed.mtime, flushed.ctime), (written.mtime, written.ctime));
-    let Answer::Attr(row) = bench.row(ino) else { panic!("no row") };
+    let Answer::Attr(row) = bench.row(ino).await else { panic!("no row") };
     assert_eq!((row.mtime, row.ctime), (written.mtime, written.ctime));
 }
 
@@ -200,7 +200,7 @@ async fn reading_moves_the_atime_once() {
     bench.vfs.run_flusher(std::future::ready(())).await;
     let stored = bench.attr(ino).await;
     assert!(stored.atime >= shown.atime);
-    assert_eq!(bench.row(ino), Answer::Attr(stored));
+    assert_eq!(bench.row(ino).await, Answer::Attr(stored));
     let opened = bench.run(Op::Open { ino, flags: reader }).await;
     assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
     bench.read(ino, handle, 0, 1).await.expect("read");
@@ -229,7 +229,7 @@ async fn a_write_without_the_right_to_keep_them_clears_set_id_bits() {
         assert_eq!(bench.attr(ino).await.mode, after, "at once");
         bench.fsync(ino, handle).await.expect("fsync");
         assert_eq!(bench.attr(ino).await.mode, after);
-        assert!(matches!(bench.row(ino), Answer::Attr(attr) if attr.mode == after));
+        assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mode == after));
     }
     let op = Op::Write { ino, handle, offset: 0, data: vec![1], kill_priv: true };
     bench.run_as(op, 7).await.expect("write");
@@ -308,4 +308,30 @@ async fn a_sequential_reader_finds_what_comes_next_in_memory() {
         assert!(bench.read(ino, handle, at * PAGE, PAGE as u32).await == Ok(expected), "{at}");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn times_that_are_set_stay_although_what_was_written_before_is_stored_later() {
+    let bench = Bench::new().await;
+    let (ino, handle) = bench.create("file").await;
+    bench.write(ino, handle, 0, &[1; 9000]).await.expect("write");
+    let old = Nanos(5_000_000_000);
+    let set = SetAttr { mtime: Some(SetTime::To(old)), ..SetAttr::default() };
+    assert_eq!(bench.set(ino, set).await.expect("utimes").mtime, old);
+    assert_eq!(bench.service.calls("Commit"), 0, "nothing was stored for it");
+    let shown = bench.attr(ino).await;
+    assert_eq!((shown.mtime, shown.size), (old, 9000));
+    bench.fsync(ino, handle).await.expect("fsync");
+    let stored = bench.attr(ino).await;
+    assert_eq!((stored.mtime, stored.ctime), (old, shown.ctime));
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mtime == old));
+    // Some before, some after: the later ones count.
+    bench.write(ino, handle, 0, &[2; 10]).await.expect("write");
+    bench.set(ino, set).await.expect("utimes");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.write(ino, handle, 20, &[3; 10]).await.expect("write");
+    let written = bench.attr(ino).await.mtime;
+    assert!(written > old);
+    bench.fsync(ino, handle).await.expect("fsync");
+    assert!(matches!(bench.row(ino).await, Answer::Attr(attr) if attr.mtime == written));
 }

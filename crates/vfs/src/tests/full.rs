@@ -93,6 +93,7 @@ impl Model {
 
 /// What the node agent does: fragments of dead extents go, then their rows.
 async fn reclaim(bench: &Bench) {
+    bench.vfs.settle().await.expect("a service that answers");
     while let Reply::Left(1..) = bench.service.order(Command::Reclaim { volume: bench.volume, steps: 1000 }) {
     }
     loop {

@@ -87,7 +87,7 @@ impl File {
         }
     }
 
-    /// Sizes, allocation and times are changed by commands, and what was written before is flushed for them.
+    /// Right after somebody waited for it.
     fn is_durable(&mut self) {
         self.durable = Some(self.bytes.clone());
     }
@@ -120,6 +120,8 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
             let attr = bench.truncate(file.ino, size).await.expect("truncate");
             assert_eq!(attr.size, size);
             file.bytes.resize(size as usize, 0);
+            // What was written before is flushed for it, and it comes after that.
+            bench.vfs.settle().await.expect("sync");
             file.is_durable();
         }
         Step::Allocate { file, mode, offset, len } => {
@@ -133,6 +135,7 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
                 let end = (offset + len).min(file.bytes.len() as u64) as usize;
                 file.bytes[(offset as usize).min(end)..end].fill(0);
             }
+            bench.vfs.settle().await.expect("sync");
             file.is_durable();
         }
         Step::Copy { from, offset, to, to_offset, len } => {
@@ -181,6 +184,7 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
             };
             bench.run(rename(&name(at), "old")).await.expect("rename over");
             bench.run(rename("old", &name(at))).await.expect("rename back");
+            bench.vfs.settle().await.expect("sync");
             files[at].is_durable();
         }
         Step::Wait { millis } => {
@@ -287,6 +291,7 @@ async fn play(steps: &[Step]) {
         let (ino, handle) = bench.create(&name(at)).await;
         files.push(File { ino, handle, bytes: Vec::new(), durable: Some(Vec::new()) });
     }
+    bench.vfs.settle().await.expect("sync");
     for step in steps {
         run(&mut bench, &mut files, step).await;
         if bench.vfs.is_under_pressure() {
@@ -302,7 +307,7 @@ async fn play(steps: &[Step]) {
     bench.vfs.flush_everything().await.expect("flush");
     assert_eq!(bench.arena.record_count(), 0);
     for file in &mut files {
-        let row = bench.row(file.ino);
+        let row = bench.row(file.ino).await;
         assert!(
             matches!(row, namespace::Answer::Attr(attr) if attr.size == file.bytes.len() as u64),
             "{row:?}"

@@ -6,7 +6,7 @@ use namespace::{Answer, NewKind, SetAttr, XattrMode};
 use types::{Errno, Ino};
 
 use super::bench::{Bench, READ_WRITE};
-use crate::{Op, OpenFlags, Outcome, RenameFlags};
+use crate::{Handle, Op, OpenFlags, Outcome, RenameFlags};
 
 fn rename(from: &str, to: &str, flags: RenameFlags) -> Op {
     Op::Rename { parent: Ino::ROOT, name: from.into(), new_parent: Ino::ROOT, new_name: to.into(), flags }
@@ -122,10 +122,10 @@ async fn an_open_file_outlives_its_name() {
         bench.release(ino, handle).await;
     }
     assert_eq!(bench.service.calls("Unpin"), 0, "it is still open");
-    assert!(matches!(bench.row(ino), Answer::Attr(_)));
+    assert!(matches!(bench.row(ino).await, Answer::Attr(_)));
     bench.release(ino, reopened).await;
+    assert_eq!(bench.row(ino).await, Answer::Failed(Errno::ESTALE));
     assert_eq!(bench.service.calls("Unpin"), 1);
-    assert_eq!(bench.row(ino), Answer::Failed(Errno::ESTALE));
     assert_eq!(bench.arena.record_count(), 0, "nobody's data");
 
     // The kernel still refers to it.
@@ -151,7 +151,7 @@ async fn a_closed_file_goes_with_its_last_name_and_its_data() {
     assert_eq!(bench.arena.record_count(), 1);
     bench.unlink(Ino::ROOT, "other").await.expect("unlink");
     assert_eq!(bench.arena.record_count(), 0);
-    assert_eq!(bench.row(ino), Answer::Failed(Errno::ESTALE));
+    assert_eq!(bench.row(ino).await, Answer::Failed(Errno::ESTALE));
     assert_eq!((bench.attr(ino).await.nlink, bench.attr(ino).await.size), (0, 4));
     assert_eq!(bench.service.calls("Commit") + bench.service.calls("Unpin"), 0);
 }
@@ -180,11 +180,14 @@ async fn a_replaced_file_stays_for_who_has_it_open() {
     let (new, new_handle) = bench.create("new").await;
     bench.write(new, new_handle, 0, b"newer").await.expect("write");
     bench.run(rename("new", "old", RenameFlags::default())).await.expect("rename");
-    assert!(matches!(bench.row(new), Answer::Attr(attr) if attr.size == 5), "flushed before it went over");
+    assert!(
+        matches!(bench.row(new).await, Answer::Attr(attr) if attr.size == 5),
+        "flushed before it went over"
+    );
     assert_eq!(bench.read(old, old_handle, 0, 9).await.expect("read"), b"old");
     assert_eq!(bench.attr(old).await.nlink, 0);
     bench.release(old, old_handle).await;
-    assert_eq!(bench.row(old), Answer::Failed(Errno::ESTALE));
+    assert_eq!(bench.row(old).await, Answer::Failed(Errno::ESTALE));
     let there = bench.lookup(Ino::ROOT, "old").await.map(|attr| (attr.ino, attr.size));
     assert_eq!(there, Some((new, 5)));
 }
@@ -201,7 +204,7 @@ async fn a_removed_directory_stays_for_who_has_it_open() {
     assert!(matches!(&list, Ok(Outcome::Entries { entries, .. }) if entries.len() == 2), "{list:?}");
     assert_eq!(bench.attr(dir).await.nlink, 0);
     bench.run(Op::ReleaseDir { ino: dir, handle }).await.expect("closedir");
-    assert_eq!(bench.row(dir), Answer::Failed(Errno::ESTALE));
+    assert_eq!(bench.row(dir).await, Answer::Failed(Errno::ESTALE));
     assert_eq!(bench.attr(dir).await.nlink, 0);
 }
 
@@ -237,7 +240,7 @@ async fn attributes_that_others_change_are_never_remembered_too_long() {
         bench.run(op.clone()).await.expect("a change");
         for ino in [Ino::ROOT, dir, file] {
             let shown = bench.attr(ino).await;
-            assert_eq!(bench.row(ino), Answer::Attr(shown), "{ino} after {op:?}");
+            assert_eq!(bench.row(ino).await, Answer::Attr(shown), "{ino} after {op:?}");
         }
     }
 }
@@ -355,4 +358,36 @@ async fn a_symbolic_link_is_read() {
     assert_eq!(bench.read(link, handle, 0, 1).await, Err(Errno::EINVAL));
     let set = SetAttr { uid: Some(5), ..SetAttr::default() };
     assert_eq!(bench.set(link, set).await.map(|attr| attr.uid), Ok(5));
+}
+
+/// Whether a name made before `sync` survives a power cut right after it.
+async fn survives(sync: impl AsyncFn(&Bench, Ino, Handle)) -> bool {
+    let mut bench = Bench::new().await;
+    bench.make(Ino::ROOT, "before", NewKind::Directory).await;
+    let (ino, handle) = bench.create("file").await;
+    sync(&bench, ino, handle).await;
+    bench.power_cut().await;
+    let (before, file) = (bench.lookup(Ino::ROOT, "before").await, bench.lookup(Ino::ROOT, "file").await);
+    assert!(before.is_some() || file.is_none(), "what came later cannot be there alone");
+    file.is_some()
+}
+
+#[tokio::test]
+async fn every_sync_keeps_all_names_before_it() {
+    assert!(!survives(async |_, _, _| {}).await, "nothing waited for it, so this test shows nothing");
+    assert!(survives(async |bench, ino, handle| bench.fsync(ino, handle).await.expect("fsync")).await);
+    assert!(
+        survives(async |bench, _, handle| {
+            let ino = Ino::ROOT;
+            bench.run(Op::FsyncDir { ino, handle, data_only: false }).await.map(drop).expect("fsync");
+        })
+        .await
+    );
+    assert!(
+        survives(async |bench, ino, _| {
+            let handle = bench.open_as(ino, OpenFlags { sync: true, ..READ_WRITE }).await;
+            bench.write(ino, handle, 0, b"data").await.expect("write");
+        })
+        .await
+    );
 }

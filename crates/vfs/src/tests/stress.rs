@@ -121,11 +121,11 @@ fn whatever_runs_at_once_leaves_one_truth() {
             let Ok(Outcome::Entries { entries, .. }) = bench.run(op).await else { panic!("readdir") };
             for entry in &entries {
                 let shown = bench.attr(entry.ino).await;
-                assert_eq!(bench.row(entry.ino), Answer::Attr(shown), "seed {seed}");
+                assert_eq!(bench.row(entry.ino).await, Answer::Attr(shown), "seed {seed}");
                 bench.forget(entry.ino, 1).await;
             }
             let root = bench.attr(Ino::ROOT).await;
-            assert_eq!(bench.row(Ino::ROOT), Answer::Attr(root));
+            assert_eq!(bench.row(Ino::ROOT).await, Answer::Attr(root));
             assert_eq!(bench.nodes(), 0, "seed {seed}: everything was forgotten");
             assert_eq!(
                 bench.vfs.space.charged(),

@@ -1,0 +1,99 @@
+//! Rows come here from the service.
+
+use namespace::{Answer, Query};
+use tokio::sync::MutexGuard;
+use types::Ino;
+
+use super::view::Missing;
+use super::{Exclusive, Look, State, wrong_answer};
+use crate::SessionError;
+
+/// Rows that are fetched at once: the beginning of a directory, or what comes next of it.
+const FETCH_ROWS: u32 = 1024;
+
+impl Exclusive {
+    /// Gets rows that were missing: `Some` with the key of a row of no inode that does not exist.
+    pub(super) async fn fetch(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        missing: Missing,
+    ) -> Result<Option<Vec<u8>>, SessionError> {
+        match missing {
+            Missing::Blocked(_, seq) => {
+                drop(state);
+                self.queue.wait(seq).await?;
+            }
+            Missing::Shared(key) => {
+                let mut after = key.clone();
+                after.push(0);
+                match self.rows(&key, &after).await?.0.pop() {
+                    Some((key, value)) => state.cache.learn_shared(key, value),
+                    None => return Ok(Some(key)),
+                }
+            }
+            Missing::Rows(ino, from, to) => {
+                let (first, end) = namespace::siblings(&from);
+                let settled = self.queue.settled();
+                let unread = state.cache.group(ino, settled).is_none_or(|group| !group.knows(&first));
+                let is_one = to.len() == from.len() + 1 && to.starts_with(&from);
+                // The beginning of a directory first: most are known whole after that, and then absent names too.
+                let (from, to) = match unread && !is_one && first.len() < from.len() {
+                    true => (first, end),
+                    false => (from, to),
+                };
+                let (rows, until) = self.rows(&from, &to).await?;
+                state.cache.learn(ino, settled, &from, &until, rows);
+            }
+            Missing::Foreign => unreachable!("what only the service can run is not fetched"),
+        }
+        Ok(None)
+    }
+
+    /// Rows of a range, and where the part ends that they are all of.
+    #[allow(clippy::type_complexity)] // keys and values
+    async fn rows(&self, from: &[u8], to: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>), SessionError> {
+        let query = Query::Rows { from: from.to_vec(), to: to.to_vec(), max: FETCH_ROWS };
+        let rows = match self.session.read(query).await? {
+            Answer::Rows(rows) => rows,
+            other => return Err(wrong_answer(&other)),
+        };
+        let until = match rows.last() {
+            Some((last, _)) if rows.len() >= FETCH_ROWS as usize => {
+                let mut after = last.clone();
+                after.push(0);
+                after
+            }
+            _ => to.to_vec(),
+        };
+        Ok((rows, until))
+    }
+
+    /// Gets the rows of all inodes at once that a directory's listing with attributes needs and that are not here.
+    pub(super) async fn fetch_named(&self, state: &mut State, listing: &Query) -> Result<(), SessionError> {
+        let Query::ReadDir { volume, ino, after, max, .. } = *listing else { return Ok(()) };
+        let names = Query::ReadDir { volume, ino, after, max, attrs: false };
+        let Look::Found(Answer::Entries(entries)) = state.answer(&self.queue, volume, &names, &[])? else {
+            return Ok(());
+        };
+        let settled = self.queue.settled();
+        let wanted: Vec<(Ino, Vec<u8>)> = entries
+            .iter()
+            .map(|entry| (entry.ino, namespace::inode_key(volume, entry.ino)))
+            .filter(|(ino, key)| {
+                let group = state.cache.group(*ino, settled);
+                group.is_none_or(|group| group.blocked == 0 && !group.knows(key))
+            })
+            .collect();
+        let keys = wanted.iter().map(|(_, key)| key.clone()).collect();
+        let mut rows = match self.session.read(Query::RowsAt { keys }).await? {
+            Answer::Rows(rows) => rows.into_iter().peekable(),
+            other => return Err(wrong_answer(&other)),
+        };
+        for (ino, key) in wanted {
+            let row = rows.next_if(|(found, _)| *found == key);
+            let after = [key.as_slice(), &[0]].concat();
+            state.cache.learn(ino, settled, &key, &after, row.into_iter().collect());
+        }
+        Ok(())
+    }
+}
