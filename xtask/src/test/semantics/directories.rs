@@ -238,7 +238,11 @@ fn statfs(place: &Place) -> anyhow::Result<()> {
     let stored = space()?;
     file.write_all_at(&vec![1; 1 << 20], 32 * MIB)?;
     let accepted = free(&stored) - free(&space()?).min(free(&stored));
-    ensure!((MIB..4 * MIB).contains(&accepted), "1 MiB just written took {accepted} bytes of the free space");
+    // What is free is told in extents with their headers: it may move by a block less.
+    ensure!(
+        (MIB - 8192..4 * MIB).contains(&accepted),
+        "1 MiB just written took {accepted} bytes of the free space"
+    );
     drop(file);
     fs::remove_file(place.path("file"))?;
     let began = std::time::Instant::now();
