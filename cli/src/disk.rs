@@ -61,6 +61,7 @@ mod tests {
             state: "ok".into(),
             data_bytes: 0,
             free_bytes: 0,
+            withheld_bytes: 0,
             fragments: 0,
             checkpoints: 0,
         };

@@ -150,6 +150,7 @@ async fn checkpoint(dir: &DataDir, tuning: &Tuning, out: &mut impl Write) -> any
                 fragments.extend(part.entries.iter().copied());
             }
             CheckpointRecord::Group(id, group) => lines.push(format!("group {id} {group:?}")),
+            CheckpointRecord::Bad(run) => lines.push(format!("out of use: {run:?}")),
         });
         let read = read.await;
         // They lie in the order of a hash; by name they can be found and compared.

@@ -63,6 +63,8 @@ pub struct MountReport {
     pub compacted_bytes: u64,
     /// Stored bytes that nothing names any more and that are not freed yet, of the first 10,000 extents.
     pub to_reclaim_bytes: u64,
+    /// Extents that nothing named any more and that were freed since the start.
+    pub reclaimed_extents: u64,
 }
 
 /// The scrub: every stored byte is read again in a period.
@@ -139,6 +141,8 @@ pub struct DiskReport {
     pub data_bytes: u64,
     /// Of these, bytes that are free.
     pub free_bytes: u64,
+    /// Of these, bytes that are out of use, because what was read from there was not what had been written.
+    pub withheld_bytes: u64,
     /// Fragments on it.
     pub fragments: u64,
     /// Checkpoints of its index since the start.

@@ -38,13 +38,14 @@ pub async fn ask(data: &Path) -> anyhow::Result<String> {
 
 /// Disks as people read them.
 pub fn disk_table(disks: &[DiskReport]) -> Table {
-    let mut table = Table::new(&["DISK", "STATE", "DATA", "FREE", "FRAGMENTS", "PATH"]);
+    let mut table = Table::new(&["DISK", "STATE", "DATA", "FREE", "OUT OF USE", "FRAGMENTS", "PATH"]);
     for disk in disks {
         table.row([
             disk.uuid.to_string(),
             disk.state.clone(),
             ByteSize(disk.data_bytes).to_string(),
             ByteSize(disk.free_bytes).to_string(),
+            ByteSize(disk.withheld_bytes).to_string(),
             disk.fragments.to_string(),
             disk.path.display().to_string(),
         ]);

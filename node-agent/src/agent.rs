@@ -104,7 +104,9 @@ pub struct DiskStatus {
     pub used: u64,
     /// Bytes that they may still take.
     pub free: u64,
-    /// How many there are.
+    /// Bytes that are out of use, because what was read from there was not what had been written.
+    pub withheld: u64,
+    /// How many fragments there are.
     pub fragments: u64,
     /// Checkpoints of its index since it was opened.
     pub checkpoints: u64,
@@ -231,6 +233,7 @@ impl Disk {
             bytes: self.store.capacity(),
             used: self.store.used(),
             free: self.store.free(),
+            withheld: self.store.withheld(),
             fragments: self.store.fragments(),
             checkpoints: self.store.checkpoints(),
             incarnation: self.store.incarnation(),

@@ -31,6 +31,8 @@ const VOLUME: &str = "default";
 pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let tuning = Tuning::from_env()?;
     let plan = plan::make(&args)?;
+    // Before any other thread is started.
+    client::ask_for_short_slices();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =
         builder.worker_threads(2).enable_all().thread_name("worker").build().context("start a runtime")?;

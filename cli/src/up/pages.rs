@@ -131,6 +131,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         compacted_windows: figures.files.compaction.windows,
         compacted_bytes: figures.files.compaction.bytes,
         to_reclaim_bytes: parts.dead_bytes().await.unwrap_or(0),
+        reclaimed_extents: parts.background.figures().counts().dead_extents,
     };
     let identity = parts.dir.identity();
     Report {
@@ -214,6 +215,7 @@ fn disk(parts: &Parts, groups: &[Group], row: &DiskRow, open: Option<&Disk>) -> 
         state: state.to_string(),
         data_bytes: status.as_ref().map_or(row.bytes, |status| status.bytes),
         free_bytes: status.as_ref().map_or(0, |status| status.free),
+        withheld_bytes: status.as_ref().map_or(0, |status| status.withheld),
         fragments: status.as_ref().map_or(0, |status| status.fragments),
         checkpoints: status.as_ref().map_or(0, |status| status.checkpoints),
     }

@@ -49,6 +49,8 @@ pub enum FloorError {
 /// Mounts it on `dir`, prints a line when it can be used, and serves until standard input ends, which it does when
 /// whoever started this process ends, however that comes. Then it is unmounted, or detached if it is in use.
 pub fn serve(floor: &Floor, dir: &Path) -> Result<(), FloorError> {
+    // As the process of a volume's mount does.
+    fuse::ask_for_short_slices();
     let session = match floor {
         Floor::Memory => Session::start_plain(memory::Memory::new(), &Config::new(dir, "memory-floor"))?,
         Floor::File(below) => {

@@ -35,8 +35,8 @@ pub struct Scale {
 impl Scale {
     /// What the goals are measured with.
     pub const FULL: Scale = Scale {
-        read_bytes: 256 << 20,
-        read_passes: 4,
+        read_bytes: 64 << 20,
+        read_passes: 16,
         random_reads: 50_000,
         overwrite_bytes: 64 << 20,
         syncs: 300,

@@ -13,6 +13,7 @@
 //! | `holders` | who keeps a mount busy |
 //! | `session` | all of it together |
 //! | `figures` | how often and how fast each operation was |
+//! | `slice` | how soon threads get a processor |
 
 mod adapter;
 mod answer;
@@ -25,6 +26,7 @@ mod listing;
 mod mount;
 mod server;
 mod session;
+mod slice;
 
 pub use figures::{BUCKETS, Failures, Figures, LATENCY_BOUNDS_US, OpFigures, OpKind};
 pub use filesystem::{Filesystem, OpFuture};
@@ -32,3 +34,4 @@ pub use holders::Holder;
 pub use init::agree;
 pub use mount::{MountError, check_mount_point};
 pub use session::{Config, Ended, Session, UnmountError};
+pub use slice::ask_for_short_slices;

@@ -231,6 +231,8 @@ pub struct Scattered {
     /// Bytes of the disk that would come back if these bytes lay in one extent: their share of what their extents
     /// hold beside what is alive, headers among it. An estimate: it comes back when the last row of an extent has gone.
     pub waste: u64,
+    /// Bytes of the disk that come back at once when these rows go: extents that no other row names.
+    pub frees: u64,
 }
 
 /// What to read. A question about an inode that does not exist is answered `Failed(ESTALE)`.

@@ -83,11 +83,14 @@ fn weigh(
     }
     // Of what an extent takes beside its live bytes, a header among it, the window has its share. What it would take
     // in one extent is not waste.
-    let mut waste: u64 = 0;
+    let (mut waste, mut frees): (u64, u64) = (0, 0);
     for (id, mine) in extents {
         let Some(extent) = row::get::<Extent>(rows, &keys::extent(id))? else { continue };
         let beside = u64::from(extent.plain_len).saturating_sub(extent.live) + BLOCK;
         waste += beside * mine / extent.live.max(1);
+        if mine >= extent.live {
+            frees += u64::from(extent.plain_len).next_multiple_of(BLOCK) + BLOCK;
+        }
     }
     Ok(Some(Scattered {
         ino: *ino,
@@ -96,5 +99,6 @@ fn weigh(
         bytes,
         needless_rows: count - runs,
         waste: waste.saturating_sub(BLOCK),
+        frees,
     }))
 }

@@ -8,8 +8,9 @@ use device::{BlockDev, Durability, IoBuf, IoClass, IoError};
 use types::{BLOCK, ByteOffset, Epoch, FragmentId, GroupId};
 
 use crate::bytes::{array_at, put, u16_at, u32_at, u64_at};
-use crate::index::{ENTRY_BYTES, Entry, decode_entry, encode_entry};
+use crate::index::{ENTRY_BYTES, Entry, Run, decode_entry, encode_entry};
 use crate::layout::{DiskId, Region};
+use crate::record::{decode_run, encode_run};
 use crate::superblock::CheckpointRef;
 
 /// The first bytes of a chunk.
@@ -25,7 +26,8 @@ const SHARD_HEADER: usize = 16;
 /// Record types.
 const SHARD: u16 = 1;
 const GROUP: u16 = 2;
-/// Bytes of a group's record.
+const BAD: u16 = 3;
+/// Bytes of a group's record, and of one of withheld blocks.
 const GROUP_BYTES: usize = RECORD_HEADER + 16;
 
 /// What a store knows of a group.
@@ -55,6 +57,8 @@ pub enum CheckpointRecord {
     Shard(ShardPart),
     /// A group's epoch.
     Group(GroupId, Group),
+    /// Blocks that are withheld.
+    Bad(Run),
 }
 
 /// Why a checkpoint cannot be read.
@@ -80,7 +84,7 @@ pub(crate) fn capacity(area_bytes: u64) -> u64 {
     area_bytes.saturating_sub(lost + shards + BLOCK)
 }
 
-/// What an index of so many fragments and groups takes of [`capacity`].
+/// What an index of so many fragments takes, and so many groups and withheld runs, of [`capacity`].
 pub(crate) fn bytes_needed(fragments: u64, groups: u64) -> u64 {
     fragments * ENTRY_BYTES as u64 + groups * GROUP_BYTES as u64
 }
@@ -152,6 +156,16 @@ impl<'a> Writer<'a> {
         for number in [id.0, group.epoch.0, group.state, 0] {
             self.chunk.extend(number.to_le_bytes());
         }
+        Ok(())
+    }
+
+    /// Adds blocks that are withheld.
+    pub(crate) async fn bad(&mut self, run: Run) -> Result<(), IoError> {
+        if self.chunk.len() + GROUP_BYTES > CHUNK_BYTES {
+            self.write_chunk().await?;
+        }
+        self.record_header(BAD, GROUP_BYTES - RECORD_HEADER);
+        self.chunk.extend(encode_run(&run));
         Ok(())
     }
 
@@ -278,6 +292,7 @@ fn decode_record(bytes: &[u8]) -> Option<(CheckpointRecord, &[u8])> {
             let group = Group { epoch: Epoch(u32_at(body, 4)), state: u32_at(body, 8) };
             CheckpointRecord::Group(GroupId(u32_at(body, 0)), group)
         }
+        BAD if body.len() == GROUP_BYTES - RECORD_HEADER => CheckpointRecord::Bad(decode_run(body)?),
         _ => return None,
     };
     Some((record, rest))

@@ -87,6 +87,9 @@ impl Checkpointer<'_> {
         for (id, group) in groups {
             writer.group(id, group).await?;
         }
+        for run in shared.bad.runs() {
+            writer.bad(run).await?;
+        }
         let checkpoint = writer.finish(slot, journal_from).await?;
         shared.dev.flush().await?;
         self.name(Superblock { checkpoint, sequence, state, ..old }).await?;

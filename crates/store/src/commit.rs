@@ -21,6 +21,7 @@ use types::FragmentId;
 use crate::checkpointer::{Beat, Checkpointer, checkpoint_is_due};
 use crate::error::CloseError;
 use crate::freshener::Freshener;
+use crate::index::Run;
 use crate::record::Record;
 use crate::shared::{Op, Shared};
 use crate::superblock::{State, Superblock};
@@ -246,18 +247,30 @@ impl Committer<'_> {
         match op {
             Op::Put { id, entry, .. } => {
                 fresh.insert(*id);
-                vec![Record::Put { id: *id, entry: *entry }.encode()]
+                let put = Record::Put { id: *id, entry: *entry };
+                self.withheld(id).chain([put.encode()]).collect()
             }
             Op::Delete { ids, .. } => ids
                 .iter()
                 .filter(|id| fresh.contains(id) || self.shared.index.get(id).is_some())
-                .map(|id| Record::Delete { id: *id }.encode())
+                .flat_map(|id| self.withheld(id).chain([Record::Delete { id: *id }.encode()]))
                 .collect(),
             Op::Group { id, group, .. } if group.epoch > self.shared.epoch_of(*id) => {
                 vec![Record::GroupEpoch { group: *id, epoch: group.epoch, state: group.state }.encode()]
             }
             Op::Group { .. } | Op::Close { .. } | Op::Poisoned => Vec::new(),
         }
+    }
+
+    /// What the journal says of the blocks of a fragment that leaves, if they are not to be used again.
+    fn withheld(&self, id: &FragmentId) -> impl Iterator<Item = (u16, Vec<u8>)> + use<> {
+        let run = self.shared.index.get(id).map(|entry| entry.run());
+        let bad = run.filter(|run| self.shared.withhold(*run)).map(|run| {
+            let Run { block, blocks } = run;
+            tracing::warn!(disk = %self.shared.disk, block, blocks, "blocks are bad and not used any more");
+            Record::BadBlocks { run }.encode()
+        });
+        bad.into_iter()
     }
 
     async fn commit(

@@ -8,6 +8,7 @@
 //! verifies along the chain index → header → block checksums; the driver orders changes; recovery puts a crash right.
 
 mod alloc;
+mod bad;
 mod bytes;
 mod checkpoint;
 mod checkpointer;

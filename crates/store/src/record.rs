@@ -1,9 +1,9 @@
 //! What the journal says: the bodies of its records.
 
-use types::{Epoch, FragmentId, GroupId};
+use types::{BLOCK, Epoch, FragmentId, GroupId};
 
-use crate::bytes::{array_at, u32_at, u64_at};
-use crate::index::Entry;
+use crate::bytes::{array_at, put, u32_at, u64_at};
+use crate::index::{Entry, Run};
 
 /// A change of a disk's index, as the journal holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,12 +43,10 @@ pub enum Record {
         /// The state of this disk's slot.
         state: u32,
     },
-    /// Bytes of the disk are not to be used any more.
+    /// Blocks are not to be used any more.
     BadBlocks {
-        /// Where they start.
-        at: u64,
-        /// How many they are.
-        len: u64,
+        /// Which, of the disk.
+        run: Run,
     },
 }
 
@@ -96,9 +94,8 @@ impl Record {
                 }
                 5
             }
-            Record::BadBlocks { at, len } => {
-                body.extend(at.to_le_bytes());
-                body.extend(len.to_le_bytes());
+            Record::BadBlocks { run } => {
+                body.extend(encode_run(run));
                 6
             }
         };
@@ -146,9 +143,24 @@ impl Record {
                 epoch: Epoch(u32_at(body, 4)),
                 state: u32_at(body, 8),
             },
-            _ => Record::BadBlocks { at: u64_at(body, 0), len: u64_at(body, 8) },
+            _ => Record::BadBlocks { run: decode_run(body).ok_or(malformed)? },
         })
     }
+}
+
+/// A run as bytes of the disk: where it starts, and how long it is.
+pub(crate) fn encode_run(run: &Run) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    put(&mut bytes, 0, &(run.block * BLOCK).to_le_bytes());
+    put(&mut bytes, 8, &(u64::from(run.blocks) * BLOCK).to_le_bytes());
+    bytes
+}
+
+/// Reads what [`encode_run`] wrote; `None` if these are not whole blocks of a disk.
+pub(crate) fn decode_run(bytes: &[u8]) -> Option<Run> {
+    let (at, len) = (u64_at(bytes, 0), u64_at(bytes, 8));
+    let blocks = u32::try_from(len / BLOCK).ok().filter(|blocks| *blocks > 0)?;
+    (at % BLOCK == 0 && len % BLOCK == 0).then_some(Run { block: at / BLOCK, blocks })
 }
 
 #[cfg(test)]

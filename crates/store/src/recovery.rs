@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use types::{BLOCK, FragmentId, GroupId};
 
 use crate::alloc::Allocator;
+use crate::bad::BadBlocks;
 use crate::checkpoint::{self, CheckpointRecord, Group};
 use crate::checkpointer::{Beat, Checkpointer};
 use crate::commit::Driver;
@@ -23,7 +24,7 @@ use crate::disk::{OpenOptions, RecoveryReport, journal_error, shape_of};
 use crate::error::{Damage, OpenError};
 use crate::fragments::ReadError;
 use crate::headers::HeaderCache;
-use crate::index::{Entry, Index, SHARDS};
+use crate::index::{Entry, Index, Run, SHARDS};
 use crate::record::{Record, RecordError};
 use crate::shared::{IN_FLIGHT_BLOCKS, Op, Shared};
 use crate::store::Store;
@@ -35,6 +36,8 @@ struct Replayed {
     groups: BTreeMap<GroupId, Group>,
     /// Fragments put behind the mark, each with what it replaced since it was last absent, oldest first.
     tail: HashMap<FragmentId, Vec<Entry>>,
+    /// Runs that are withheld, unless a fragment has them.
+    bad: BTreeMap<u64, Run>,
     records: u64,
 }
 
@@ -61,7 +64,7 @@ pub(crate) async fn recover(
     replay(&mut journal, &index, &mut replayed).await?;
 
     let (queue, receiver) = mpsc::unbounded_channel();
-    let shared = Arc::new(assemble(dev, clock, &found, options, index, replayed.groups, queue, read_only));
+    let shared = Arc::new(assemble(dev, clock, &found, options, index, &mut replayed, queue, read_only));
     let mut report = RecoveryReport {
         incarnation: found.incarnation,
         flushed: journal.flushed().0,
@@ -105,6 +108,9 @@ async fn load_checkpoint(
             }
             CheckpointRecord::Group(id, group) => {
                 replayed.groups.insert(id, group);
+            }
+            CheckpointRecord::Bad(run) => {
+                replayed.bad.insert(run.block, run);
             }
         })
         .await?;
@@ -152,7 +158,10 @@ fn apply(record: Record, in_tail: bool, index: &Index, replayed: &mut Replayed) 
             }
         }
         // Drawn for what later releases do; this one would not honour them.
-        Record::Tombstone { .. } | Record::FillCursor { .. } | Record::BadBlocks { .. } => {
+        Record::BadBlocks { run } => {
+            replayed.bad.insert(run.block, run);
+        }
+        Record::Tombstone { .. } | Record::FillCursor { .. } => {
             return Err(OpenError::NewerJournal(RecordError::UnknownType(record.encode().0)));
         }
     }
@@ -166,7 +175,7 @@ fn assemble(
     superblock: &Superblock,
     options: OpenOptions,
     index: Index,
-    groups: BTreeMap<GroupId, Group>,
+    replayed: &mut Replayed,
     queue: mpsc::UnboundedSender<Op>,
     read_only: bool,
 ) -> Shared {
@@ -180,12 +189,14 @@ fn assemble(
         layout: superblock.layout,
         index,
         alloc: Allocator::new(blocks, options.allocation_shard_bytes / BLOCK, reserve),
+        bad: BadBlocks::of(std::mem::take(&mut replayed.bad).into_values()),
         headers: HeaderCache::default(),
         in_flight: Mutex::default(),
-        groups: Mutex::new(groups),
+        groups: Mutex::new(std::mem::take(&mut replayed.groups)),
         admission: Arc::new(Semaphore::new(IN_FLIGHT_BLOCKS)),
         queue,
-        delete_ids_max: ((batch_bytes - 64) / 40).min(1024),
+        // A delete is 40 bytes, and 24 more where blocks are withheld.
+        delete_ids_max: ((batch_bytes - 64) / 64).min(1024),
         read_only,
         poisoned: AtomicBool::new(false),
         checkpoints: AtomicU64::new(0),
@@ -239,13 +250,19 @@ async fn is_whole(shared: &Shared, id: FragmentId, entry: Entry) -> Result<bool,
     }
 }
 
-/// The allocator knows just what the index has: nothing can leak.
+/// The allocator knows just what the index has, and what is withheld: nothing can leak.
 fn build_bitmap(shared: &Shared) -> Result<(), OpenError> {
     for shard in 0..SHARDS {
         for (id, entry) in shared.index.copy_shard(shard) {
             if !shared.mark(entry.run()) {
                 return Err(OpenError::Damaged(Damage::Overlap(id)));
             }
+        }
+    }
+    for run in shared.bad.runs() {
+        // A cut took back that its fragment left, or the fragment was undone: the index is what counts.
+        if !shared.mark(run) {
+            shared.bad.forgive(run);
         }
     }
     Ok(())

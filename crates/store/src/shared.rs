@@ -10,7 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use types::{BLOCK, Epoch, FragmentId, GroupId};
 
 use crate::alloc::Allocator;
+use crate::bad::BadBlocks;
 use crate::checkpoint::{self, Group};
+use crate::fragments::ReadError;
 use crate::headers::HeaderCache;
 use crate::index::{Entry, Index, Left, Run};
 use crate::layout::{DiskId, Layout};
@@ -63,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) index: Index,
     pub(crate) alloc: Allocator,
+    pub(crate) bad: BadBlocks,
     pub(crate) headers: HeaderCache,
     pub(crate) in_flight: Mutex<HashMap<FragmentId, InFlight>>,
     pub(crate) groups: Mutex<BTreeMap<GroupId, Group>>,
@@ -130,8 +133,11 @@ impl Shared {
         Some(Run { block: block + self.first_block(), blocks })
     }
 
+    /// Frees a run that nothing has any more, unless it is withheld.
     pub(crate) fn release(&self, run: Run) {
-        self.alloc.free_run(self.to_alloc(run));
+        if self.bad.may_free(run) {
+            self.alloc.free_run(self.to_alloc(run));
+        }
     }
 
     /// Takes the run of an entry that was read from the disk; `false` if it cannot be.
@@ -151,6 +157,21 @@ impl Shared {
         }
     }
 
+    /// Passes on what a read of a fragment came to; a failure makes its blocks suspect. The caller has them pinned.
+    pub(crate) fn judged<T>(&self, entry: &Entry, read: Result<T, ReadError>) -> Result<T, ReadError> {
+        if let Err(ReadError::Damaged { .. } | ReadError::Io(IoError::Failed { .. })) = read {
+            self.bad.suspect(entry.run());
+        }
+        read
+    }
+
+    /// The fragment on a run is to leave: whether its blocks are withheld from now on.
+    pub(crate) fn withhold(&self, run: Run) -> bool {
+        // Under the lock under which puts look for room: it takes some of the checkpoint's too.
+        let in_flight = self.in_flight();
+        self.index_has_room(in_flight.len(), 1) && self.bad.withhold(run)
+    }
+
     /// Whether the checkpoint area has room for `more` fragments on top of those there and in flight.
     pub(crate) fn index_has_room(&self, in_flight: usize, more: u64) -> bool {
         more <= self.index_left(in_flight)
@@ -163,7 +184,7 @@ impl Shared {
     }
 
     fn index_left(&self, in_flight: usize) -> u64 {
-        let groups = self.groups().len() as u64;
+        let groups = self.groups().len() as u64 + self.bad.count();
         // More groups than there are: putting never adds one, but epochs may arrive.
         let taken = checkpoint::bytes_needed(self.index.len() + in_flight as u64, groups + GROUPS_SPARE);
         let left = checkpoint::capacity(self.layout.checkpoints[0].len).saturating_sub(taken);

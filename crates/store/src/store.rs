@@ -83,6 +83,11 @@ impl Store {
         self.shared.alloc.free() * BLOCK
     }
 
+    /// Bytes that are out of use, because what was read from there was not what had been written.
+    pub fn withheld(&self) -> u64 {
+        self.shared.bad.bytes()
+    }
+
     /// How many checkpoints of the index were taken since the open.
     pub fn checkpoints(&self) -> u64 {
         self.shared.checkpoints.load(Ordering::Relaxed)
@@ -163,7 +168,8 @@ impl Shared {
                 Admitted::Exists(pinned, back) => (pinned, back),
             };
             handed = back;
-            match self.read_header(put.id, pinned.entry).await {
+            let read = self.read_header(put.id, pinned.entry).await;
+            match self.judged(&pinned.entry, read) {
                 Ok(header) if same_content(&header, &put) => return Ok(PutAck::AlreadyHave),
                 Ok(_) => {
                     tracing::error!(fragment = %put.id, "a fragment was put again with other content");
@@ -344,7 +350,8 @@ impl FragmentStore for Store {
         Box::pin(async move {
             shared.check()?;
             let pinned = shared.pin(id).ok_or(ReadError::NotFound(id))?;
-            shared.read_range(id, pinned.entry, range, IoClass::Read).await
+            let read = shared.read_range(id, pinned.entry, range, IoClass::Read).await;
+            shared.judged(&pinned.entry, read)
         })
     }
 
@@ -353,7 +360,8 @@ impl FragmentStore for Store {
         Box::pin(async move {
             shared.check()?;
             let pinned = shared.pin(id).ok_or(ReadError::NotFound(id))?;
-            shared.verify_fragment(id, pinned.entry).await
+            let read = shared.verify_fragment(id, pinned.entry).await;
+            shared.judged(&pinned.entry, read)
         })
     }
 

@@ -10,7 +10,7 @@ use crate::layout::{ClusterId, DiskId, ENDS, Layout, Region};
 /// The first bytes of a superblock.
 pub const MAGIC: &[u8; 8] = b"HFDISK01";
 /// The format version that this release writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Features without which a disk must not be opened, known to this release: none.
 pub const INCOMPAT_KNOWN: u64 = 0;
 /// Features without which a disk must not be written, known to this release: none.

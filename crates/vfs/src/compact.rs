@@ -5,7 +5,8 @@
 //! extents are garbage. Nobody sees more of it than that an extent, once read from the map, may be gone a moment later.
 //!
 //! While there is much room only what is worth it is rewritten, slowly and beside other work. The less room is left the
-//! less a window must give back; writers that find none wait as long as compaction finds something.
+//! less a window must give back; writers that find none wait as long as compaction finds something. It works with room
+//! that nobody was promised, and when that is short only where what it takes comes back at once.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -87,7 +88,12 @@ impl Need {
         // A new extent has a header too: where not even that is given back nothing is.
         let gives = window.waste >= types::BLOCK && window.waste * part >= window.bytes;
         // Fewer rows alone give nothing back: extents that other files share stay.
-        gives || self == Need::Little && window.needless_rows > NEEDLESS_ROWS
+        match self {
+            Need::Little => gives || window.needless_rows > NEEDLESS_ROWS,
+            Need::Some => gives,
+            // What it takes has to come back at once: other windows may never get their turn.
+            Need::Urgent => gives && window.frees >= window.bytes,
+        }
     }
 }
 
@@ -300,6 +306,12 @@ impl Vfs {
         if rows.is_empty() || bytes > 2 * types::EXTENT_MAX {
             return Ok(self.lose());
         }
+        // What was accepted has its room: compaction takes none of it, and is in nobody's way when it waits for its own.
+        let takes = bytes.next_multiple_of(types::BLOCK) + (bytes / PIECE_MIN as u64 + 2) * types::BLOCK;
+        let Some(_lent) = self.space.lend(takes, || self.extents.space()) else {
+            self.compaction.failed.fetch_add(1, Ordering::Relaxed);
+            return Ok(false);
+        };
         let mut plain = Vec::with_capacity(bytes as usize);
         for rows in rows.chunks(16) {
             let reads = rows
@@ -354,17 +366,13 @@ impl Vfs {
                 self.discard(&extents).await;
                 Ok(self.lose())
             }
-            Ok(refused) => {
+            Ok(refused @ Reply::Failed(_)) => {
                 self.discard(&extents).await;
                 Err(errno::of_wrong_reply(&refused))
             }
-            Err(error) => {
-                // As for a commit: unless it was refused it is unknown whether rows name them.
-                if errno::session_goes_on(&error) {
-                    self.discard(&extents).await;
-                }
-                Err(self.no_answer(&error))
-            }
+            // From here on it is unknown whether rows name them: they stay in flight, and nothing is deleted.
+            Ok(unknown) => Err(errno::of_wrong_reply(&unknown)),
+            Err(error) => Err(self.no_answer(&error)),
         }
     }
 

@@ -92,6 +92,18 @@ impl Charge {
     }
 }
 
+/// Bytes of the disks that are lent until this is dropped.
+pub(crate) struct Lent<'a> {
+    space: &'a Space,
+    charge: Charge,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.space.release(self.charge);
+    }
+}
+
 impl Space {
     pub(crate) fn new() -> Space {
         Space { known: Mutex::default(), close_look: tokio::sync::Mutex::new(()) }
@@ -109,6 +121,18 @@ impl Space {
             known.charged.add(charge);
         }
         fits && room
+    }
+
+    /// Lends bytes of the disks that nobody was promised, what is kept for the unforeseen among them.
+    pub(crate) fn lend(&self, disk: u64, disks: impl FnOnce() -> store::Space) -> Option<Lent<'_>> {
+        let mut known = self.known();
+        let fits = known.charged.disk.saturating_add(disk) <= disks().free;
+        if fits {
+            known.charged.disk += disk;
+        }
+        drop(known);
+        // Not `then_some`: what was refused must not be given back.
+        fits.then(|| Lent { space: self, charge: Charge { disk, ..Charge::default() } })
     }
 
     /// Whether the volume's limit leaves room for `growth` more.

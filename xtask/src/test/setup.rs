@@ -52,6 +52,7 @@ pub fn run(stages: &[&str]) -> anyhow::Result<()> {
         "quota",
         "real-work",
         "postgres",
+        "space",
         "crash",
         "kill",
         "flips",

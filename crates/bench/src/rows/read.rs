@@ -21,8 +21,15 @@ pub(crate) fn prepare(at: &At<'_>) -> Done<()> {
     pass(at, &mut vec![0; CHUNK])
 }
 
+/// Writes the file anew for a round: how large the pieces are in which the kernel keeps a file's pages, and so how fast
+/// they are read, is decided by chance when they are written.
+fn begin(at: &At<'_>) -> Done<()> {
+    if at.round > 0 { prepare(at) } else { Ok(()) }
+}
+
 /// Megabytes per second. Each pass opens the file anew, as another process would.
 pub(crate) fn sequential(at: &At<'_>) -> Done<f64> {
+    begin(at)?;
     let mut buffer = vec![0; CHUNK];
     pass(at, &mut buffer)?;
     let took = timed(|| (0..at.scale.read_passes).try_for_each(|_| pass(at, &mut buffer)))?;
@@ -48,6 +55,7 @@ fn pass(at: &At<'_>, buffer: &mut [u8]) -> Done<()> {
 
 /// Reads per second.
 pub(crate) fn random(at: &At<'_>) -> Done<f64> {
+    begin(at)?;
     pass(at, &mut vec![0; CHUNK])?;
     let file = File::open(at.dir.join("file"))?;
     let mut numbers = Numbers::new(at.round);

@@ -1,11 +1,12 @@
 use super::{CheckpointError, CheckpointRecord, Group, Writer, bytes_needed, capacity, read};
-use crate::index::Entry;
+use crate::index::{Entry, Run};
 use crate::layout::{DiskId, Region};
 use crate::superblock::CheckpointRef;
 use device::{BlockDev, SimDisk};
 use types::{Epoch, ExtentId, FragmentId, FragmentKind, GroupId, LayoutId, SessionId, VolumeId};
 
 const DISK: DiskId = DiskId([0x22; 16]);
+const BAD: Run = Run { block: 3, blocks: 7 };
 const AREA: Region = Region { at: 1 << 20, len: 4 << 20 };
 
 fn fragment(counter: u64) -> (FragmentId, Entry) {
@@ -25,6 +26,7 @@ async fn written(dev: &dyn BlockDev, area: Region, count: u64, shards: u64) -> C
     for id in 1..3 {
         writer.group(GroupId(id), Group { epoch: Epoch(id), state: 4 }).await.expect("a sound disk");
     }
+    writer.bad(BAD).await.expect("a sound disk");
     writer.finish(0, 100).await.expect("a sound disk")
 }
 
@@ -33,7 +35,7 @@ async fn entries(
     named: &CheckpointRef,
 ) -> Result<Vec<(FragmentId, Entry)>, CheckpointError> {
     let mut all = Vec::new();
-    let mut groups = 0;
+    let (mut groups, mut bad) = (0, 0);
     read(dev, DISK, AREA, named, |record| match record {
         CheckpointRecord::Shard(part) => {
             assert_eq!(part.lsn, 100 + u64::from(part.shard));
@@ -43,9 +45,13 @@ async fn entries(
             assert_eq!(group, Group { epoch: Epoch(id.0), state: 4 });
             groups += 1;
         }
+        CheckpointRecord::Bad(run) => {
+            assert_eq!(run, BAD);
+            bad += 1;
+        }
     })
     .await?;
-    assert_eq!(groups, 2);
+    assert_eq!((groups, bad), (2, 1));
     Ok(all)
 }
 
@@ -100,14 +106,15 @@ async fn what_the_capacity_admits_fits() {
 async fn the_fixture_is_what_is_written() {
     let disk = SimDisk::new(8 << 20);
     let named = written(&disk, AREA, 1, 1).await;
-    let hex: String = disk.peek(AREA.at, 184).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = disk.peek(AREA.at, 208).iter().map(|byte| format!("{byte:02x}")).collect();
     let expect = "4846434b CRC_____ 22222222222222222222222222222222 0900000000000000 0000000000000000 \
-        b8000000 03000000 00000000000000000000000000000000 \
+        d0000000 04000000 00000000000000000000000000000000 \
         0100 0000 40000000 00000000 01000000 6400000000000000 \
         00000001 00000002000000000003000000000000 00000000 00 00 000000000000 00100000 07000000 01000000 00000000 \
         0200 0000 10000000 01000000 01000000 04000000 00000000 \
-        0200 0000 10000000 02000000 02000000 04000000 00000000";
-    let crc = checksum::crc32c(&disk.peek(AREA.at + 8, 176));
+        0200 0000 10000000 02000000 02000000 04000000 00000000 \
+        0300 0000 10000000 0030000000000000 0070000000000000";
+    let crc = checksum::crc32c(&disk.peek(AREA.at + 8, 200));
     let crc: String = crc.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, expect.replace(' ', "").replace("CRC_____", &crc));
     assert_eq!((named.len, named.entries, named.journal_from), (4096, 1, 100));

@@ -1,5 +1,5 @@
 use super::{Record, RecordError};
-use crate::index::Entry;
+use crate::index::{Entry, Run};
 use types::{Epoch, ExtentId, FragmentId, FragmentKind, GroupId, LayoutId, SessionId, VolumeId};
 
 fn id() -> FragmentId {
@@ -32,7 +32,7 @@ fn samples() -> [(Record, String); 6] {
             Record::GroupEpoch { group: GroupId(1), epoch: Epoch(2), state: 3 },
             "01000000 02000000 03000000".into(),
         ),
-        (Record::BadBlocks { at: 8192, len: 4096 }, "0020000000000000 0010000000000000".into()),
+        (Record::BadBlocks { run: Run { block: 2, blocks: 1 } }, "0020000000000000 0010000000000000".into()),
     ]
 }
 

@@ -43,7 +43,7 @@ fn altered(at: usize, value: &[u8]) -> Vec<u8> {
 
 /// The first 256 bytes of copy 2 of the sample, as docs/FORMATS/disk.md draws them; all behind is zero.
 const FIXTURE: &str = "\
-    48464449534b3031 01000000 CRC_____ 0000000000000000 0000000000000000 \
+    48464449534b3031 02000000 CRC_____ 0000000000000000 0000000000000000 \
     11111111111111111111111111111111 22222222222222222222222222222222 \
     0700000000000000 0300000000000000 02000000 01000000 0000004000000000 \
     0000100000000000 0000000200000000 0000100200000000 0000000400000000 \
@@ -56,7 +56,7 @@ const FIXTURE: &str = "\
 fn the_fixture_is_what_is_written() {
     let block = sample().encode(2);
     let hex: String = block[..256].iter().map(|byte| format!("{byte:02x}")).collect();
-    let crc = "aa203d2e";
+    let crc = "c2f2d8ac";
     assert_eq!(hex, FIXTURE.replace(' ', "").replace("CRC_____", crc));
     assert_eq!(Superblock::decode(&block), Ok((sample(), 2)));
 }
@@ -76,12 +76,12 @@ fn what_is_not_ours_is_told_apart() {
     assert_eq!(Superblock::decode(&[0; 4096]), Err(SuperblockError::Blank));
     assert_eq!(Superblock::decode(&[7; 4096]), Err(SuperblockError::NotSuperblock));
     assert_eq!(
-        Superblock::decode(&altered(8, &2_u32.to_le_bytes())),
-        Err(SuperblockError::Newer { version: 2, incompat: 0 })
+        Superblock::decode(&altered(8, &3_u32.to_le_bytes())),
+        Err(SuperblockError::Newer { version: 3, incompat: 0 })
     );
     assert_eq!(
         Superblock::decode(&altered(16, &4_u64.to_le_bytes())),
-        Err(SuperblockError::Newer { version: 1, incompat: 4 })
+        Err(SuperblockError::Newer { version: 2, incompat: 4 })
     );
 }
 

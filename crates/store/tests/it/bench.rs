@@ -1,14 +1,19 @@
 //! What the tests stand on: small disks, fragments, and a store with its driver.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use clock::SimClock;
-use device::{IoBuf, IoVec, SimDisk};
+use device::{BlockDev, Durability, Geometry, IoBuf, IoClass, IoFuture, IoVec, SimDisk};
 use store::{
     ClusterId, DiskId, FormatOptions, FragmentStore, OpenError, OpenOptions, Put, RecoveryReport, Store,
 };
 use tokio::task::JoinHandle;
-use types::{Epoch, ExtentId, FragmentId, FragmentKind, GroupId, LayoutId, Nanos, SessionId, VolumeId};
+use types::{
+    ByteOffset, Epoch, ExtentId, FragmentId, FragmentKind, GroupId, LayoutId, Nanos, SessionId, VolumeId,
+};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId([1; 16]);
 pub(crate) const DISK: DiskId = DiskId([2; 16]);
@@ -120,4 +125,36 @@ pub(crate) async fn get_range(
 pub(crate) async fn assert_clean(store: &Store) {
     let report = store.verify(|_| ()).await.expect("a disk that answers");
     assert!(report.is_clean(), "{report:?}");
+}
+
+/// A disk whose reads wait until they are let through.
+pub(crate) struct Gated {
+    pub(crate) disk: SimDisk,
+    pub(crate) shut: Arc<AtomicBool>,
+}
+
+impl BlockDev for Gated {
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn read(&self, at: ByteOffset, buf: IoBuf, class: IoClass) -> IoFuture<IoBuf> {
+        let shut = Arc::clone(&self.shut);
+        let (disk, mut buf) = (self.disk.clone(), Some(buf));
+        let mut read = None;
+        Box::pin(poll_fn(move |cx| {
+            if shut.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            read.get_or_insert_with(|| disk.read(at, buf.take().expect("once"), class)).as_mut().poll(cx)
+        }))
+    }
+
+    fn write(&self, at: ByteOffset, bufs: IoVec, sync: Durability, class: IoClass) -> IoFuture<IoVec> {
+        self.disk.write(at, bufs, sync, class)
+    }
+
+    fn flush(&self) -> IoFuture<()> {
+        self.disk.flush()
+    }
 }

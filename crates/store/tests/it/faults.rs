@@ -1,11 +1,9 @@
 //! Disks that fail or lie, full disks, and blocks that are read while they are freed.
 
 use crate::bench::{
-    assert_clean, content, formatted, formatted_with, get, id, open, open_with, put, put_of, small,
+    Gated, assert_clean, content, formatted, formatted_with, get, id, open, open_with, put, put_of, small,
 };
-use device::{
-    BlockDev, Durability, Fault, Geometry, IoBuf, IoClass, IoError, IoFuture, IoVec, Keep, SimDisk,
-};
+use device::{Fault, IoError, Keep};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,38 +171,6 @@ async fn an_index_that_would_not_fit_its_checkpoint_refuses_puts() {
     assert!(stored > 900, "64 KiB hold {stored} entries of 48 bytes");
     running.close().await;
     assert_eq!(open(&disk).await.report.from_checkpoint, stored);
-}
-
-/// A disk whose reads wait until they are let through.
-struct Gated {
-    disk: SimDisk,
-    shut: Arc<AtomicBool>,
-}
-
-impl BlockDev for Gated {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn read(&self, at: ByteOffset, buf: IoBuf, class: IoClass) -> IoFuture<IoBuf> {
-        let shut = Arc::clone(&self.shut);
-        let (disk, mut buf) = (self.disk.clone(), Some(buf));
-        let mut read = None;
-        Box::pin(poll_fn(move |cx| {
-            if shut.load(Ordering::SeqCst) {
-                return Poll::Pending;
-            }
-            read.get_or_insert_with(|| disk.read(at, buf.take().expect("once"), class)).as_mut().poll(cx)
-        }))
-    }
-
-    fn write(&self, at: ByteOffset, bufs: IoVec, sync: Durability, class: IoClass) -> IoFuture<IoVec> {
-        self.disk.write(at, bufs, sync, class)
-    }
-
-    fn flush(&self) -> IoFuture<()> {
-        self.disk.flush()
-    }
 }
 
 #[tokio::test]

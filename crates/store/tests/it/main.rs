@@ -1,5 +1,6 @@
 //! The store on simulated and real disks.
 
+mod bad;
 mod bench;
 mod faults;
 mod life;

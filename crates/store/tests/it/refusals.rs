@@ -93,11 +93,11 @@ async fn newer_formats_are_refused_and_newer_read_only_features_are_read() {
     put(&running.store, 1, &content(1, 0, 9000)).await.expect("put");
     running.close().await;
     let newer = disk.fork();
-    forge(&newer, &[0, 1, 2, 3], 8, &2_u32.to_le_bytes());
-    assert_eq!(why(&newer).await, OpenError::NewerFormat { version: 2, features: 0 });
+    forge(&newer, &[0, 1, 2, 3], 8, &3_u32.to_le_bytes());
+    assert_eq!(why(&newer).await, OpenError::NewerFormat { version: 3, features: 0 });
     let newer = disk.fork();
     forge(&newer, &[0, 1, 2, 3], 16, &8_u64.to_le_bytes());
-    assert_eq!(why(&newer).await, OpenError::NewerFormat { version: 1, features: 8 });
+    assert_eq!(why(&newer).await, OpenError::NewerFormat { version: 2, features: 8 });
 
     let newer = disk.fork();
     forge(&newer, &[0, 1, 2, 3], 24, &8_u64.to_le_bytes());

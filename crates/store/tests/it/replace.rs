@@ -65,13 +65,14 @@ async fn behind_a_fence_no_earlier_put_comes_and_before_it_all_are_listed() {
             let store = running.store.clone();
             puts.push(tokio::spawn(async move { put(&store, n, &[n as u8; 5000]).await }));
         }
-        for _ in 0..round {
-            tokio::task::yield_now().await;
+        let mut stored = 0;
+        for put in puts.drain(..round) {
+            put.await.expect("no panic").expect("stored");
+            stored += 1;
         }
         running.store.fence(GroupId(1), Epoch(2)).await.expect("fenced");
         let listed = running.store.list(GroupId(1), None, 100).await.expect("a list").len();
         let stale = Err(PutError::StaleEpoch { sent: Epoch(1), current: Epoch(2) });
-        let mut stored = 0;
         for put in puts {
             match put.await.expect("no panic") {
                 Ok(_) => stored += 1,

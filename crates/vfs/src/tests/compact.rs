@@ -8,6 +8,7 @@ use store::FragmentStore;
 use types::{Errno, FragmentId, FragmentKind, GroupId, Ino};
 
 use super::bench::{Bench, Sizes};
+use crate::space::Charge;
 use crate::{Handle, Op};
 
 const PAGE: u64 = 4096;
@@ -254,4 +255,21 @@ fn pages_find_room_as_long_as_compaction_finds_waste() {
     };
     assert_eq!(rewrite(false), Err(Errno::ENOSPC), "the disk is too large for this test");
     assert_eq!(rewrite(true), Ok(()));
+}
+
+#[tokio::test]
+async fn what_was_accepted_keeps_its_room_and_compaction_the_rest() {
+    let bench = Bench::new().await;
+    let store::Space { total, free } = bench.vfs.extents.space();
+    let kept = (total / 64).min(16 << 20);
+    let promised = Charge { disk: free - kept, ..Charge::default() };
+    assert!(bench.vfs.charge(promised));
+    let lend = |disk| bench.vfs.space.lend(disk, || bench.vfs.extents.space());
+    for _ in 0..2 {
+        assert!(lend(kept + 1).is_none());
+        let lent = lend(kept);
+        assert!(lent.is_some() && lend(1).is_none(), "all of it");
+    }
+    bench.vfs.give_back(promised);
+    assert_eq!(bench.vfs.space.charged(), Charge::default());
 }
