@@ -8,6 +8,7 @@ use crate::{shell, tree};
 
 /// A file that shows that a Debian package is there.
 const PACKAGES: &[(&str, &[&str])] = &[
+    ("acl", &["/usr/bin/setfacl"]),
     ("fuse3", &["/usr/bin/fusermount3", "/bin/fusermount3"]),
     ("git", &["/usr/bin/git"]),
     ("rsync", &["/usr/bin/rsync"]),
@@ -36,6 +37,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[("pjdfstest", "0.2.2", "pjdfstest"), (
 const SERVED: &[&str] = &[
     "bad-input",
     "pjdfstest",
+    "semantics",
     "fsx",
     "quota",
     "real-work",
