@@ -17,5 +17,5 @@ pub use fuse::{
     BUCKETS, Ended, Failures, Holder, LATENCY_BOUNDS_US, MountError, OpFigures, OpKind, UnmountError,
     ask_for_short_slices, check_mount_point, share_heaps,
 };
-pub use mount::{Mount, StopError};
+pub use mount::{FlushError, Mount, StopError};
 pub use start::{MountOptions, StartError, start};

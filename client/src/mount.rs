@@ -29,6 +29,17 @@ pub struct Mount {
     stop_compactor: oneshot::Sender<()>,
 }
 
+/// Why not everything that a mount has accepted is at the metadata service.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// Accepted data could not be written; it waits for the next try.
+    #[error("written data could not be stored")]
+    Flush(#[from] vfs::FlushAllError),
+    /// Changes of names and attributes could not be sent.
+    #[error("changes could not be sent to the metadata service")]
+    Send(#[from] SessionError),
+}
+
 /// Why a mount did not end as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
@@ -126,8 +137,11 @@ impl Mount {
 
     /// Writes what has been accepted until now; what comes meanwhile may wait for its turn. The metadata service has all
     /// of it when this returns `Ok`.
-    pub async fn flush(&self) -> Result<(), vfs::FlushAllError> {
-        self.vfs.flush_accepted().await
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        let flushed = self.vfs.flush_accepted().await;
+        // Names and attributes are held back too, and data that failed keeps nobody from sending those.
+        self.session.sync().await?;
+        Ok(flushed?)
     }
 
     /// Writes all that was accepted, and closes the session. To be called when the mount has ended or is detached;

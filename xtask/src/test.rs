@@ -8,6 +8,7 @@ mod pjdfstest;
 mod postgres;
 mod quota;
 mod real_work;
+mod semantics;
 mod setup;
 mod space;
 mod unit;
@@ -135,6 +136,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "bad-input", needs_release: true, run: bad_input::run },
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
+    Stage { name: "semantics", needs_release: true, run: semantics::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
@@ -150,6 +152,11 @@ const STAGES: &[Stage] = &[
 /// The names of all stages.
 pub fn stage_names() -> impl Iterator<Item = &'static str> {
     STAGES.iter().map(|stage| stage.name)
+}
+
+/// What pages can name as a guard: `test STAGE`, and the single tests of stages that list theirs.
+pub fn guards() -> impl Iterator<Item = String> {
+    stage_names().map(|name| format!("test {name}")).chain(semantics::names())
 }
 
 /// Sets the machine up and runs the stages; a failed one does not keep the others from running.
@@ -206,7 +213,7 @@ pub fn build_release() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each invariant's guards are among what ran, not only among what exists.
+/// The guards that pages name are among what ran, not only among what exists.
 fn guards_ran(run: &Run) -> anyhow::Result<Tally> {
     let findings = verify::unguarded(&run.passed)?;
     for finding in &findings {

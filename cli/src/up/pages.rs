@@ -85,7 +85,8 @@ impl Pages for LivePages {
             let turn = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| busy)?;
             let backup = {
                 let parts = self.parts().await.ok_or("stopping")?;
-                if let Err(error) = parts.mount.flush().await {
+                if let Err(error) = parts.mount.flush().await.map_err(anyhow::Error::new) {
+                    let error = format!("{error:#}");
                     // What is in the rows is worth a backup now more than ever.
                     tracing::warn!(%error, "the backup lacks what could not be stored");
                 }

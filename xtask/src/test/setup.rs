@@ -8,6 +8,7 @@ use crate::{shell, tree};
 
 /// A file that shows that a Debian package is there.
 const PACKAGES: &[(&str, &[&str])] = &[
+    ("acl", &["/usr/bin/setfacl"]),
     ("fuse3", &["/usr/bin/fusermount3", "/bin/fusermount3"]),
     ("git", &["/usr/bin/git"]),
     ("rsync", &["/usr/bin/rsync"]),
@@ -46,6 +47,7 @@ pub fn run(stages: &[&str]) -> anyhow::Result<()> {
     let served = [
         "bad-input",
         "pjdfstest",
+        "semantics",
         "fsx",
         "quota",
         "real-work",
