@@ -122,6 +122,9 @@ fn registry(report: &Report) -> Registry {
     gauges.each("client_dirty", "Bytes accepted and not yet on disk", bytes(), "volume", mounts, |m| {
         (m.volume.clone(), m.dirty_bytes)
     });
+    gauges.each("client_pending", "Commands answered and not sent yet", None, "volume", mounts, |m| {
+        (m.volume.clone(), m.pending_commands)
+    });
     gauges.each("client_nodes", "Inodes that are remembered", None, "volume", mounts, |m| {
         (m.volume.clone(), m.nodes)
     });
@@ -204,6 +207,9 @@ fn registry(report: &Report) -> Registry {
     });
     gauges.each("data_bad_copies", "Copies found bad since the start", None, "groups", &data, |d| {
         all(d.bad_copies)
+    });
+    gauges.each("data_reclaimed", "Dead extents freed since the start", None, "groups", &data, |d| {
+        all(d.reclaimed)
     });
     gauges.each("data_repaired", "Bad copies replaced since the start", None, "groups", &data, |d| {
         all(d.repaired)

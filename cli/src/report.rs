@@ -51,6 +51,8 @@ pub struct MountReport {
     pub quotas: Vec<QuotaReport>,
     /// Bytes accepted by write(2) and not yet on disk.
     pub dirty_bytes: u64,
+    /// Changes of names and attributes that were answered and are not at the metadata service yet.
+    pub pending_commands: u64,
     /// Inodes that are remembered.
     pub nodes: u64,
     /// Flushes of a file that failed since the mount; their data waits for the next.
@@ -126,6 +128,8 @@ pub struct DataReport {
     pub bad_copies: u64,
     /// Of these, those that were replaced by a good one.
     pub repaired: u64,
+    /// Extents that nothing names any more and whose bytes were freed since the start.
+    pub reclaimed: u64,
 }
 
 /// A disk.

@@ -11,6 +11,8 @@ pub struct Figures {
     pub running: u64,
     /// Nodes, open handles, dirty bytes, flushes.
     pub files: vfs::Figures,
+    /// Commands that were answered and are not at the metadata service yet.
+    pub pending: u64,
     /// Bytes of memory that accepted writes take.
     pub arena_used: u64,
     /// The most that they may take.

@@ -15,7 +15,7 @@ pub use extents::Placement;
 pub use figures::Figures;
 pub use fuse::{
     BUCKETS, Ended, Failures, Holder, LATENCY_BOUNDS_US, MountError, OpFigures, OpKind, UnmountError,
-    ask_for_short_slices, check_mount_point,
+    ask_for_short_slices, check_mount_point, share_heaps,
 };
 pub use mount::{FlushError, Mount, StopError};
 pub use start::{MountOptions, StartError, start};

@@ -130,6 +130,7 @@ impl Mount {
             operations: kernel.snapshot(),
             running: kernel.running(),
             files: self.vfs.figures(),
+            pending: self.session.pending() as u64,
             arena_used: self.arena.used(),
             arena_capacity: self.arena.capacity(),
         }

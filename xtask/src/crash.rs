@@ -8,6 +8,8 @@ mod kill;
 mod load;
 mod model;
 mod power;
+mod scatter;
+mod seen;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -121,5 +123,11 @@ fn record(args: &Args, notes: &[String]) -> anyhow::Result<()> {
     for note in notes {
         text.push_str(&format!("- {note}\n"));
     }
-    std::fs::write(tree::root().join("docs/RESULTS.md"), text).context("write docs/RESULTS.md")
+    // What other runs noted stands below, in sections of its own.
+    let page = tree::root().join("docs/RESULTS.md");
+    let before = std::fs::read_to_string(&page).context("read docs/RESULTS.md")?;
+    if let Some(at) = before.find("\n## ") {
+        text.push_str(&before[at..]);
+    }
+    std::fs::write(page, text).context("write docs/RESULTS.md")
 }

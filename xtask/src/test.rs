@@ -5,10 +5,14 @@ mod bad_input;
 mod bench;
 mod flips;
 mod fsx;
+mod full;
+mod memory;
 mod pjdfstest;
 mod postgres;
 mod quota;
 mod real_work;
+mod replicas;
+mod semantics;
 mod setup;
 mod space;
 mod unit;
@@ -136,11 +140,15 @@ const STAGES: &[Stage] = &[
     Stage { name: "bad-input", needs_release: true, run: bad_input::run },
     Stage { name: "bench", needs_release: true, run: bench::run },
     Stage { name: "pjdfstest", needs_release: true, run: pjdfstest::run },
+    Stage { name: "semantics", needs_release: true, run: semantics::run },
     Stage { name: "fsx", needs_release: true, run: fsx::run },
     Stage { name: "backup", needs_release: true, run: backup::run },
     Stage { name: "quota", needs_release: true, run: quota::run },
     Stage { name: "real-work", needs_release: true, run: real_work::run },
+    Stage { name: "memory", needs_release: true, run: memory::run },
     Stage { name: "postgres", needs_release: true, run: postgres::run },
+    Stage { name: "replicas", needs_release: true, run: replicas::run },
+    Stage { name: "full", needs_release: true, run: full::run },
     Stage { name: "space", needs_release: true, run: space::run },
     Stage { name: "crash", needs_release: true, run: power_cuts },
     Stage { name: "kill", needs_release: true, run: kills },
@@ -152,6 +160,11 @@ const STAGES: &[Stage] = &[
 /// The names of all stages.
 pub fn stage_names() -> impl Iterator<Item = &'static str> {
     STAGES.iter().map(|stage| stage.name)
+}
+
+/// What pages can name as a guard: `test STAGE`, and the single tests of stages that list theirs.
+pub fn guards() -> impl Iterator<Item = String> {
+    stage_names().map(|name| format!("test {name}")).chain(semantics::names())
 }
 
 /// Sets the machine up and runs the stages; a failed one does not keep the others from running.
@@ -208,7 +221,7 @@ pub fn build_release() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each invariant's guards are among what ran, not only among what exists.
+/// The guards that pages name are among what ran, not only among what exists.
 fn guards_ran(run: &Run) -> anyhow::Result<Tally> {
     let findings = verify::unguarded(&run.passed)?;
     for finding in &findings {

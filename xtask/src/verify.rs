@@ -7,15 +7,15 @@ mod layers;
 mod links;
 mod markdown;
 mod pure;
+mod semantics;
 mod words;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::bail;
 
 use crate::{shell, test, tests_list};
-
-pub use invariants::unguarded;
 
 /// Arguments of `verify`.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -40,7 +40,8 @@ const CHECKS: &[Check] = &[
     ("code-map", code_map::check),
     ("links", links::check),
     ("lints", lints),
-    ("invariants", invariants_listed),
+    ("invariants", invariants_guarded),
+    ("semantics", semantics_guarded),
 ];
 
 /// Runs every check and names everything that is wrong.
@@ -104,9 +105,26 @@ fn lints() -> anyhow::Result<Findings> {
     ]))
 }
 
-fn invariants_listed() -> anyhow::Result<Findings> {
+/// What the pages that name guards say wrongly, if `known` are all there are: tests, `verify CHECK`, `test STAGE` and
+/// `test STAGE::NAME`.
+pub fn unguarded(known: &BTreeSet<String>) -> anyhow::Result<Findings> {
+    let mut findings = invariants::unguarded(known)?;
+    findings.extend(semantics::unguarded(known)?);
+    Ok(findings)
+}
+
+fn invariants_guarded() -> anyhow::Result<Findings> {
+    invariants::unguarded(&all_guards()?)
+}
+
+fn semantics_guarded() -> anyhow::Result<Findings> {
+    semantics::unguarded(&all_guards()?)
+}
+
+/// Everything that could be named as a guard.
+fn all_guards() -> anyhow::Result<BTreeSet<String>> {
     let mut known = tests_list::names(&tests_list::build()?)?;
     known.extend(check_names().map(|name| format!("verify {name}")));
-    known.extend(test::stage_names().map(|name| format!("test {name}")));
-    unguarded(&known)
+    known.extend(test::guards());
+    Ok(known)
 }

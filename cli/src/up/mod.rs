@@ -32,6 +32,7 @@ pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let tuning = Tuning::from_env()?;
     let plan = plan::make(&args)?;
     // Before any other thread is started.
+    client::share_heaps();
     client::ask_for_short_slices();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =

@@ -126,6 +126,7 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         // A service that does not tell them tells no volume either, which says why.
         quotas: quotas::of_directories(parts).await.unwrap_or_default(),
         dirty_bytes: figures.files.dirty_bytes,
+        pending_commands: figures.pending,
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
         lost: figures.files.lost,
@@ -226,12 +227,8 @@ fn data(parts: &Parts) -> DataReport {
     let groups = parts.keeper.snapshot();
     let counts = parts.background.figures().counts();
     let slots = |state: SlotState| groups.iter().flat_map(|g| &g.slots).filter(|s| s.state == state).count();
-    let held = |group: &Group| {
-        let works = |slot: &&extents::Slot| slot.store.as_ref().is_some_and(|store| !store.has_failed());
-        group.slots.iter().filter(|slot| slot.state == SlotState::In).filter(works).count()
-    };
     let copies = u64::from(parts.dir.identity().copies);
-    let copies_now = groups.iter().map(held).min().unwrap_or(0) as u64;
+    let copies_now = groups.iter().map(Group::held).min().unwrap_or(0) as u64;
     DataReport {
         copies,
         copies_now,
@@ -244,6 +241,7 @@ fn data(parts: &Parts) -> DataReport {
         filled_bytes: counts.filled_bytes,
         bad_copies: counts.bad_copies,
         repaired: counts.repaired,
+        reclaimed: counts.dead_extents,
     }
 }
 

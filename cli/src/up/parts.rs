@@ -136,9 +136,23 @@ impl Parts {
         let stopped = self.service.close().await;
         let closed =
             if stopped.closed { Ok(()) } else { Err(anyhow!("the metadata service had stopped: {stopped}")) };
-        let disks = self.agent.close().await.context("close the disks");
+        let disks = close_disks(&self.keeper, self.agent).await;
         flushed.and(closed).and(disks)
     }
+}
+
+/// Closes the disks in order. That one has failed was told when it did, and does not make this a bad stop as long as
+/// others hold all that is on it.
+async fn close_disks(keeper: &Keeper, mut agent: NodeAgent) -> anyhow::Result<()> {
+    if keeper.snapshot().iter().all(|group| group.held() > 0) {
+        let failed = agent.disks().iter().map(node_agent::Disk::store).filter(|store| store.is_poisoned());
+        let failed: Vec<DiskId> = failed.map(store::Store::disk).collect();
+        if let Err(error) = agent.close_some(&failed).await {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(%error, "a disk that failed; others hold what is on it");
+        }
+    }
+    agent.close().await.context("close the disks")
 }
 
 async fn open_service(dir: &mut DataDir, clock: Arc<dyn Clock>, tuning: &Tuning) -> anyhow::Result<Service> {

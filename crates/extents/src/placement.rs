@@ -99,6 +99,12 @@ impl Group {
         self.slots.iter().enumerate().filter(|(_, slot)| slot.is_present())
     }
 
+    /// How many slots hold everything, on disks that are here and work.
+    pub fn held(&self) -> usize {
+        let works = |slot: &&Slot| slot.store.as_ref().is_some_and(|store| !store.has_failed());
+        self.slots.iter().filter(|slot| slot.state == SlotState::In).filter(works).count()
+    }
+
     /// Whether no slot is Absent.
     pub fn is_whole(&self) -> bool {
         self.slots.iter().all(Slot::is_present)

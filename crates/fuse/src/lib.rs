@@ -13,13 +13,14 @@
 //! | `holders` | who keeps a mount busy |
 //! | `session` | all of it together |
 //! | `figures` | how often and how fast each operation was |
-//! | `slice` | how soon threads get a processor |
+//! | `slice`, `heaps` | how soon threads get a processor, and how much memory is kept for them |
 
 mod adapter;
 mod answer;
 mod convert;
 mod figures;
 mod filesystem;
+mod heaps;
 mod holders;
 mod init;
 mod listing;
@@ -30,6 +31,7 @@ mod slice;
 
 pub use figures::{BUCKETS, Failures, Figures, LATENCY_BOUNDS_US, OpFigures, OpKind};
 pub use filesystem::{Filesystem, OpFuture};
+pub use heaps::share_heaps;
 pub use holders::Holder;
 pub use init::agree;
 pub use mount::{MountError, check_mount_point};

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use super::load::Load;
+use super::seen::Seen;
 use super::{Args, Outcome, power};
 use crate::random::Random;
 use crate::served::Up;
@@ -42,18 +43,23 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
     for cycle in 0..args.kill {
         let mut random = Random::new(args.seed.wrapping_add(cycle));
         let began = Instant::now();
-        let ((), syncs) = load.run(&up.mount, |running| {
-            running.wait(ENOUGH_WITHIN, || Ok(running.syncs() >= SYNCS_MIN))?;
+        let (seen, syncs) = load.run(&up.mount, |running| {
+            let mut seen = Seen::default();
+            running.wait(ENOUGH_WITHIN, || {
+                seen.look(&served)?;
+                Ok(running.syncs() >= SYNCS_MIN && seen.is_all())
+            })?;
             std::thread::sleep(Duration::from_millis(random.below(MOMENT_MAX_MS)));
             running.begin();
-            served.kill()
+            served.kill()?;
+            Ok(seen)
         })?;
         served = up.start().with_context(|| format!("start after kill {cycle}"))?;
         let restart = served.start_took();
         slowest = slowest.max(restart);
         let checked = load.check().with_context(|| format!("after kill {cycle}"))?;
         println!(
-            "crash: kill {}/{}: {syncs} syncs; {} names and {:.1} MB right after {:.2} s restart ({:.0} s)",
+            "crash: kill {}/{}: {syncs} syncs, {seen}; {} names and {:.1} MB right after {:.2} s restart ({:.0} s)",
             cycle + 1,
             args.kill,
             checked.names,
@@ -62,6 +68,7 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
             began.elapsed().as_secs_f64()
         );
         ensure!(syncs >= SYNCS_MIN, "void: only {syncs} syncs in cycle {cycle}, {SYNCS_MIN} are the least");
+        seen.check(cycle)?;
         ensure!(restart < RESTART_MAX, "the restart took {restart:?}, {RESTART_MAX:?} is the most");
         if (cycle + 1) % FSCK_EVERY == 0 || cycle + 1 == args.kill {
             served.stop()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::scatter::Scatter;
 use super::writer::{Signals, Writer, make_noise};
 
 /// How many write at once.
@@ -15,6 +16,7 @@ const WRITERS: u64 = 8;
 /// The writers of one mount, over all its crashes.
 pub struct Load {
     writers: Vec<Writer>,
+    scatter: Scatter,
     seed: u64,
 }
 
@@ -33,7 +35,7 @@ impl Load {
         let writers = (0..WRITERS)
             .map(|number| Writer::new(&mount.join(format!("w{number}")), seed ^ (number << 32)))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Load { writers, seed })
+        Ok(Load { writers, scatter: Scatter::new(mount, seed)?, seed })
     }
 
     /// Lets the writers run while `crash` waits for its moment and does it: it has to call [`Running::begin`] right
@@ -47,8 +49,9 @@ impl Load {
         self.seed = self.seed.wrapping_add(1);
         let seed = self.seed;
         let crashed = std::thread::scope(|scope| {
-            let writers: Vec<ScopedJoinHandle<'_, anyhow::Result<()>>> =
+            let mut writers: Vec<ScopedJoinHandle<'_, anyhow::Result<()>>> =
                 self.writers.iter_mut().map(|writer| scope.spawn(|| writer.run(&signals))).collect();
+            writers.push(scope.spawn(|| self.scatter.run(&signals)));
             scope.spawn(|| make_noise(&mount.join("noise"), seed, &signals));
             let crashed = crash(&Running { signals: &signals, began: Instant::now() });
             // Whatever happened, the writers have to come to an end.
@@ -67,6 +70,7 @@ impl Load {
     /// Compares everything that was noted with what the mount holds.
     pub fn check(&mut self) -> anyhow::Result<Checked> {
         let mut checked = Checked::default();
+        self.scatter.check()?;
         for writer in &mut self.writers {
             writer.check()?;
             let (bytes, names) = writer.noted();

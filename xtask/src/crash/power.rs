@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use super::disk::{self, Disk};
 use super::image::{Cut, Loss};
 use super::load::{Load, Running};
+use super::seen::Seen;
 use super::{Args, Outcome};
 use crate::random::Random;
 use crate::served::{Served, Up};
@@ -49,21 +50,6 @@ fn up_on(scratch: &Path, disk: &Disk) -> Up {
     up
 }
 
-/// What a running `up` has done since its start.
-struct Seen {
-    purges: u64,
-    checkpoints: u64,
-}
-
-fn seen(served: &Served) -> anyhow::Result<Seen> {
-    let status = served.status()?;
-    let checkpoints = status["disks"].as_array().context("the status names no disks")?;
-    Ok(Seen {
-        purges: status["metadata"]["purges"].as_u64().context("the status counts no purges")?,
-        checkpoints: checkpoints.iter().filter_map(|disk| disk["checkpoints"].as_u64()).sum(),
-    })
-}
-
 /// Cuts the power under writers, `args.cycles` times on one data directory.
 pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
@@ -95,23 +81,20 @@ pub fn cycles(args: &Args, scratch: &Path) -> anyhow::Result<Outcome> {
         let restart = served.start_took();
         let checked = load.check().with_context(|| format!("after power cut {cycle} ({loss:?})"))?;
         println!(
-            "crash: cut {}/{}: {loss:?}: {} blocks lost, {} kept, {} torn; {syncs} syncs, {} purges, {} checkpoints; \
+            "crash: cut {}/{}: {loss:?}: {} blocks lost, {} kept, {} torn; {syncs} syncs, {seen}; \
              {} names and {:.1} MB right after {:.1} s restart ({:.0} s)",
             cycle + 1,
             args.cycles,
             cut.lost,
             cut.kept,
             cut.torn,
-            seen.purges,
-            seen.checkpoints,
             checked.names,
             checked.bytes as f64 / 1e6,
             restart.as_secs_f64(),
             began.elapsed().as_secs_f64()
         );
         ensure!(syncs >= SYNCS_MIN, "void: only {syncs} syncs in cycle {cycle}, {SYNCS_MIN} are the least");
-        ensure!(seen.purges > 0, "void: the log was not purged in cycle {cycle}");
-        ensure!(seen.checkpoints > 0, "void: no checkpoint in cycle {cycle}");
+        seen.check(cycle)?;
         served.stop()?;
         up.fsck().with_context(|| format!("after power cut {cycle}"))?;
         outcome.passed += 1;
@@ -157,10 +140,10 @@ fn cut_at_random(
     loss: Loss,
     random: &mut Random,
 ) -> anyhow::Result<(Cut, Seen)> {
-    let mut last = seen(&served)?;
+    let mut seen = Seen::default();
     running.wait(ENOUGH_WITHIN, || {
-        last = seen(&served)?;
-        Ok(running.syncs() >= SYNCS_MIN && last.purges > 0 && last.checkpoints > 0)
+        seen.look(&served)?;
+        Ok(running.syncs() >= SYNCS_MIN && seen.is_all())
     })?;
     std::thread::sleep(Duration::from_millis(random.below(MOMENT_MAX_MS)));
     running.begin();
@@ -170,7 +153,7 @@ fn cut_at_random(
     // The machine is gone a moment later than its disk: what it still acknowledges has to be true all the same.
     std::thread::sleep(Duration::from_millis(random.below(GONE_MAX_MS)));
     served.kill()?;
-    Ok((cut, last))
+    Ok((cut, seen))
 }
 
 /// Cuts the power while a data directory is made, each time a new one.

@@ -94,11 +94,11 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Appends until it is refused and syncs; how many bytes were accepted, and why no more were.
+/// Appends until it is refused and syncs; how long the file is then, and why no more was accepted.
 fn fill(path: &Path, piece: usize) -> anyhow::Result<(u64, std::io::Error)> {
     let mut file = File::options().create(true).append(true).open(path).context("open")?;
     let data = vec![7; piece];
-    let mut written = 0;
+    let mut written = file.metadata().context("stat")?.len();
     let why = loop {
         match file.write(&data) {
             Ok(bytes) => written += bytes as u64,
@@ -168,6 +168,7 @@ fn directory_quota(bench: &Bench) -> anyhow::Result<()> {
     let open = File::options().write(true).open(&file).context("open")?;
     open.write_all_at(&[8; 100_000], 0).context("overwriting adds nothing")?;
     open.sync_all().context("sync")?;
+    drop(open);
     fs::write(bench.mount.join("beside"), vec![1; 1 << 20]).context("beside it is space")?;
     // Lower than what is there: it stays, and only growth is refused.
     bench.set(&dir, &["--bytes", "1MiB"])?;

@@ -8,6 +8,7 @@ use crate::{shell, tree};
 
 /// A file that shows that a Debian package is there.
 const PACKAGES: &[(&str, &[&str])] = &[
+    ("acl", &["/usr/bin/setfacl"]),
     ("fuse3", &["/usr/bin/fusermount3", "/bin/fusermount3"]),
     ("git", &["/usr/bin/git"]),
     ("rsync", &["/usr/bin/rsync"]),
@@ -25,11 +26,30 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "/usr/lib/postgresql/17/bin/pg_amcheck",
         ],
     ),
+    ("python3", &["/usr/bin/python3"]),
     ("libacl1-dev", &["/usr/include/sys/acl.h"]),
 ];
 
 /// Test programs from crates.io: name, exact version, the stage that runs it.
 const PROGRAMS: &[(&str, &str, &str)] = &[("pjdfstest", "0.2.2", "pjdfstest"), ("fsx", "0.3.0", "fsx")];
+
+/// Stages with real mounts.
+const SERVED: &[&str] = &[
+    "bad-input",
+    "pjdfstest",
+    "semantics",
+    "fsx",
+    "quota",
+    "real-work",
+    "memory",
+    "postgres",
+    "replicas",
+    "full",
+    "space",
+    "crash",
+    "kill",
+    "flips",
+];
 
 /// Where the test programs are kept between runs.
 fn tools() -> PathBuf {
@@ -43,19 +63,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Installs what `stages` need and is missing.
 pub fn run(stages: &[&str]) -> anyhow::Result<()> {
-    let served = [
-        "bad-input",
-        "pjdfstest",
-        "fsx",
-        "quota",
-        "real-work",
-        "postgres",
-        "space",
-        "crash",
-        "kill",
-        "flips",
-    ];
-    if stages.iter().any(|stage| served.contains(stage)) {
+    if stages.iter().any(|stage| SERVED.contains(stage)) {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the stages with real mounts need root: run this as root, or only others with --only"

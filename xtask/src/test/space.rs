@@ -29,7 +29,7 @@ const APART: u64 = 4096;
 /// such. Figures show that packing, compaction and reclaim did it.
 pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     let scratch = run.scratch("space")?;
-    let up = Up::in_folder(&scratch, run.count("1GiB", "10GiB"));
+    let up = Up::in_folder(&scratch, run.count("512MiB", "10GiB"));
     let mut served = up.start()?;
     let empty = free(&served)?;
     fill(served.mount())?;
@@ -39,7 +39,7 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     println!("space: filled, emptied; all but 1 % was back after {:.1} s", took.as_secs_f64());
     packs(&served, run.seed)?;
 
-    let pages = run.count(60_000, 1_000_000);
+    let pages = run.count(24_000, 1_000_000);
     let mut books = Books::over(empty * 7 / 10, run.seed);
     books.lay_out(served.mount())?;
     let room = free(&served)?;

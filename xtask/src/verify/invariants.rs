@@ -28,19 +28,23 @@ fn missing(text: &str, known: impl Fn(&str) -> bool) -> Findings {
         let Some(cells) = markdown::cells(line) else { continue };
         let Ok(number) = cells[0].parse::<u32>() else { continue };
         invariants += 1;
-        let guards: Vec<&str> = cells.get(2).into_iter().flat_map(|cell| markdown::code(cell)).collect();
-        if guards.is_empty() {
-            findings.push(format!("{PAGE}:{line_number}: invariant {number} names no test"));
-        }
-        for guard in guards.into_iter().filter(|guard| !known(guard)) {
-            findings
-                .push(format!("{PAGE}:{line_number}: invariant {number} names {guard}, which is no test"));
-        }
+        let what = format!("{PAGE}:{line_number}: invariant {number}");
+        findings.extend(wrong_guards(&what, cells.get(2).copied().unwrap_or_default(), &known));
     }
     if invariants == 0 {
         findings.push(format!("{PAGE}: section {SECTION:?} holds no invariant"));
     }
     findings
+}
+
+/// What is wrong with the guards in a table's cell; `what` they guard.
+pub(super) fn wrong_guards(what: &str, cell: &str, known: impl Fn(&str) -> bool) -> Findings {
+    let guards: Vec<&str> = markdown::code(cell).collect();
+    if guards.is_empty() {
+        return vec![format!("{what} names no test")];
+    }
+    let unknown = guards.into_iter().filter(|guard| !known(guard));
+    unknown.map(|guard| format!("{what} names {guard}, which is no test")).collect()
 }
 
 #[cfg(test)]

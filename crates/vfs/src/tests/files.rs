@@ -6,7 +6,7 @@ use namespace::{Answer, FallocateMode, NewKind, SetAttr, SetTime};
 use types::{Errno, Ino, Nanos};
 
 use super::bench::{Bench, READ_WRITE};
-use crate::{Op, OpenFlags, Outcome};
+use crate::{Op, OpenFlags, Outcome, RenameFlags};
 
 #[tokio::test]
 async fn written_data_shows_at_once_and_is_durable_after_fsync() {
@@ -38,6 +38,26 @@ async fn a_synchronous_write_is_durable_when_it_returns() {
     bench.power_cut().await;
     let handle = bench.open(ino).await;
     assert_eq!(bench.read(ino, handle, 0, 100).await.expect("read"), b"durable");
+}
+
+#[tokio::test]
+async fn a_file_that_replaces_another_is_whole_under_its_name() {
+    let mut bench = Bench::new().await;
+    let (old, handle) = bench.create("file").await;
+    bench.write(old, handle, 0, b"old").await.expect("write");
+    bench.fsync(old, handle).await.expect("fsync");
+    let (new, handle) = bench.create("new").await;
+    bench.write(new, handle, 0, &[4; 9000]).await.expect("write");
+    let (parent, new_parent, flags) = (Ino::ROOT, Ino::ROOT, RenameFlags::default());
+    let (name, new_name) = (b"new".to_vec(), b"file".to_vec());
+    bench.run(Op::Rename { parent, name, new_parent, new_name, flags }).await.expect("rename");
+    // The name is to be durable; nobody asks for the bytes.
+    bench.run(Op::FsyncDir { ino: Ino::ROOT, handle, data_only: false }).await.expect("fsync");
+    bench.power_cut().await;
+    let there = bench.lookup(Ino::ROOT, "file").await.expect("the name is there");
+    assert_eq!(there.ino, new);
+    let handle = bench.open(new).await;
+    assert!(bench.read(new, handle, 0, 10_000).await == Ok(vec![4; 9000]));
 }
 
 #[tokio::test]
