@@ -24,15 +24,18 @@ const STEPS_MAX: usize = 1_000;
 /// Looks at no more than `steps` rows, of the first items in key order.
 pub(crate) fn reclaim(tx: &mut Tx<'_, '_>, steps: u32) -> Outcome<Reply> {
     let mut left = (steps as usize).min(STEPS_MAX);
-    while left > 0 {
-        let Some((class, id)) = items(tx, 1)?.first().copied() else { break };
-        let used = match class {
-            class::INODE => inode_rows(tx, Ino(id), left)?,
-            class::TAIL => tail_rows(tx, Ino(id), left)?,
-            class::SESSION => session_rows(tx, SessionId(id), left)?,
-            _ => return Err(RowsError(format!("reclaim class {class} is unknown")).into()),
-        };
-        left = left.saturating_sub(used);
+    // All at once: where many were taken before, the way to the first leads past what is left of them in the store.
+    for (class, id) in items(tx, left)? {
+        let key = keys::reclaim(tx.id, class, id);
+        while left > 0 && tx.over.get(&key)?.is_some() {
+            let used = match class {
+                class::INODE => inode_rows(tx, Ino(id), left)?,
+                class::TAIL => tail_rows(tx, Ino(id), left)?,
+                class::SESSION => session_rows(tx, SessionId(id), left)?,
+                _ => return Err(RowsError(format!("reclaim class {class} is unknown")).into()),
+            };
+            left = left.saturating_sub(used);
+        }
     }
     Ok(Reply::Left(items(tx, STEPS_MAX)?.len() as u32))
 }
