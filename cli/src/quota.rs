@@ -275,12 +275,12 @@ mod tests {
         };
         let text = for_people(&[
             quota(1, "/", Some(4 << 20), None),
-            quota(9, "/home/ann", None, Some(14)),
+            quota(9, "/projects/ann", None, Some(14)),
             quota(10, "/none", Some(0), None),
         ]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["(the", "volume)", "1.0", "MiB", "4.0", "MiB", "25%", "7", "-", "-", "set"]);
-        assert_eq!(lines[2], ["/home/ann", "1.0", "MiB", "-", "-", "7", "14", "50%", "set"]);
+        assert_eq!(lines[2], ["/projects/ann", "1.0", "MiB", "-", "-", "7", "14", "50%", "set"]);
         assert_eq!(lines[3], ["/none", "1.0", "MiB", "0", "B", "-", "7", "-", "-", "set"]);
     }
 
