@@ -57,9 +57,11 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     let served = up.start()?;
     at_early.compare(served.mount(), &named, Damage::Allowed(&files))?;
     Files::new(run.seed + 1, 30).write_all_in(served.mount(), "new")?;
+    let (gone, _) = reclaimed(&served)?;
     for name in &named {
         fs::remove_file(served.mount().join(name)).with_context(|| format!("delete the damaged {name}"))?;
     }
+    wait_until_reclaimed(&served, gone + found.lacking)?;
     served.stop()?;
     up.fsck().context("after the damaged files were deleted")?;
     let then = Used::read(&up)?;
@@ -137,6 +139,8 @@ fn name(line: &str) -> String {
 /// What `fsck` says.
 struct Found {
     damaged_files: Vec<String>,
+    /// Extents without data.
+    lacking: u64,
     /// Problems that are not about extents without data.
     others: Vec<String>,
 }
@@ -151,9 +155,9 @@ fn fsck(up: &Up) -> anyhow::Result<Found> {
     };
     let mut damaged_files: Vec<String> = list("damaged_files")?.iter().map(|line| name(line)).collect();
     damaged_files.sort();
-    let others =
-        list("problems")?.into_iter().filter(|text| !text.contains("of a live extent cannot be read"));
-    Ok(Found { damaged_files, others: others.collect() })
+    let (lacking, others): (Vec<String>, Vec<String>) =
+        list("problems")?.into_iter().partition(|text| text.contains("of a live extent cannot be read"));
+    Ok(Found { damaged_files, lacking: lacking.len() as u64, others })
 }
 
 fn fragments(served: &Served) -> anyhow::Result<u64> {
@@ -168,6 +172,26 @@ fn wait_until_freed(served: &Served, before: u64) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+/// Extents that went since the start, and whether more are about to.
+fn reclaimed(served: &Served) -> anyhow::Result<(u64, bool)> {
+    let mount = served.status()?["mounts"][0].take();
+    let number = |field: &str| mount[field].as_u64().with_context(|| format!("the status tells no {field}"));
+    Ok((number("reclaimed_extents")?, number("pending_commands")? + number("to_reclaim_bytes")? > 0))
+}
+
+/// Waits until so many extents went, and none is about to: until then a deleted file's have rows.
+fn wait_until_reclaimed(served: &Served, extents: u64) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let (gone, more) = reclaimed(served)?;
+        if gone >= extents && !more {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < RECLAIMED_WITHIN, "{gone} of {extents} extents went");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A restore that has to be refused, with a sentence that holds each of these.

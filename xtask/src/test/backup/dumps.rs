@@ -22,7 +22,7 @@ impl Used {
     /// Reads rows and the disk's index, which is whole in its checkpoint after an orderly stop.
     pub fn read(up: &Up) -> anyhow::Result<Used> {
         let dump = |what: &str| {
-            shell::read(Command::new(tree::holdfast()).args(["dump", what, "--data"]).arg(&up.data))
+            shell::read(Command::new(tree::holdfast()).args(["dump", "--data"]).arg(&up.data).arg(what))
                 .with_context(|| format!("dump {what}"))
         };
         let rows = dump("rows")?;
