@@ -330,14 +330,25 @@ impl Vfs {
     /// statfs(2) of an inode: the volume, or the innermost quota around it. What is said to be free can be written, in
     /// large pieces; what is said to be there in all is that and what is used.
     pub(crate) async fn statfs(&self, ino: Ino) -> Result<Outcome, Errno> {
-        // First: the answer comes with the effect of every command before, so that the volume's has it too.
-        let quotas = match self.look_at_quotas(ino).await {
-            Ok(quotas) => quotas,
-            // It was removed while somebody has it open: only the volume is left around it.
-            Err(Errno::ESTALE) => Vec::new(),
-            Err(error) => return Err(error),
+        let mut looks = 0;
+        let (quotas, volume) = loop {
+            let moves = self.space.known().moves;
+            // First: the answer comes with the effect of every command before, so that the volume's has it too.
+            let quotas = match self.look_at_quotas(ino).await {
+                Ok(quotas) => quotas,
+                // It was removed while somebody has it open: only the volume is left around it.
+                Err(Errno::ESTALE) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let volume = self.look_at_space().await?;
+            self.land();
+            looks += 1;
+            // What is on its way would count twice, in the rows and as charged, and what landed since then not at all.
+            let is_of_one_moment = self.first_landing().is_none() && self.space.known().moves == moves;
+            if is_of_one_moment || looks == LOOKS || self.settle().await.is_err() {
+                break (quotas, volume);
+            }
         };
-        let volume = self.look_at_space().await?;
         let charged = self.space.charged();
         let used = volume.used + charged.growth;
         let mut free = volume.limit.saturating_sub(used).min(self.room_on_disks(charged.growth));

@@ -104,7 +104,8 @@ fn of_tree(root: u32) -> anyhow::Result<u64> {
         };
         bytes += mapped(&smaps);
         for entry in fs::read_dir(format!("{proc}/fd")).into_iter().flatten().flatten() {
-            let is_memory = fs::read_link(entry.path()).is_ok_and(|to| to.starts_with("/memfd:"));
+            let is_memory = fs::read_link(entry.path())
+                .is_ok_and(|to| to.as_os_str().as_encoded_bytes().starts_with(b"/memfd:"));
             if let (true, Ok(meta)) = (is_memory, fs::metadata(entry.path())) {
                 files.insert((meta.ino(), meta.blocks() * 512));
             }
