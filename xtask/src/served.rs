@@ -1,5 +1,7 @@
 //! A running `holdfast up`, as tests start, ask, stop and kill it.
 
+mod watch;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
@@ -13,6 +15,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::{shell, tree};
+pub use watch::number;
 
 /// A start that takes longer than this has failed.
 const READY_MAX: Duration = Duration::from_secs(120);

@@ -1,9 +1,8 @@
 //! What a running `up` has done since its start: a crash in which a part had not run says nothing about it.
 
-use anyhow::{Context, ensure};
-use serde_json::Value;
+use anyhow::ensure;
 
-use crate::served::Served;
+use crate::served::{Served, number};
 
 /// The parts that have to run in each cycle.
 #[derive(Clone, Copy, Default, Debug)]
@@ -26,12 +25,7 @@ impl Seen {
     /// Looks once more.
     pub fn look(&mut self, served: &Served) -> anyhow::Result<()> {
         let status = served.status()?;
-        let number = |pointer: &str| {
-            status
-                .pointer(pointer)
-                .and_then(Value::as_u64)
-                .with_context(|| format!("no {pointer} in the status"))
-        };
+        let number = |pointer: &str| number(&status, pointer);
         self.purges = number("/metadata/purges")?;
         self.checkpoints = number("/disks/0/checkpoints")?;
         self.accepted = self.accepted.max(number("/mounts/0/dirty_bytes")?);

@@ -7,13 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::{Run, Tally};
-use crate::served::{Served, Up};
+use crate::served::{Served, Up, number};
 use crate::{shell, tree};
 use dumps::Used;
 use files::{Damage, Files};
@@ -57,7 +57,7 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     let served = up.start()?;
     at_early.compare(served.mount(), &named, Damage::Allowed(&files))?;
     Files::new(run.seed + 1, 30).write_all_in(served.mount(), "new")?;
-    let (gone, _) = reclaimed(&served)?;
+    let gone = number(&served.status()?, "/mounts/0/reclaimed_extents")?;
     for name in &named {
         fs::remove_file(served.mount().join(name)).with_context(|| format!("delete the damaged {name}"))?;
     }
@@ -161,37 +161,25 @@ fn fsck(up: &Up) -> anyhow::Result<Found> {
 }
 
 fn fragments(served: &Served) -> anyhow::Result<u64> {
-    served.status()?["disks"][0]["fragments"].as_u64().context("the status tells no fragments")
+    number(&served.status()?, "/disks/0/fragments")
 }
 
 /// Waits until fragments of what was overwritten and deleted are gone: else nothing would be lost.
 fn wait_until_freed(served: &Served, before: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while fragments(served)? >= before {
-        ensure!(began.elapsed() < RECLAIMED_WITHIN, "nothing of {before} fragments was freed");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    served.status_until(RECLAIMED_WITHIN, &format!("less than {before} fragments"), |status| {
+        Ok(number(status, "/disks/0/fragments")? < before)
+    })?;
     Ok(())
-}
-
-/// Extents that went since the start, and whether more are about to.
-fn reclaimed(served: &Served) -> anyhow::Result<(u64, bool)> {
-    let mount = served.status()?["mounts"][0].take();
-    let number = |field: &str| mount[field].as_u64().with_context(|| format!("the status tells no {field}"));
-    Ok((number("reclaimed_extents")?, number("pending_commands")? + number("to_reclaim_bytes")? > 0))
 }
 
 /// Waits until so many extents went, and none is about to: until then a deleted file's have rows.
 fn wait_until_reclaimed(served: &Served, extents: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let (gone, more) = reclaimed(served)?;
-        if gone >= extents && !more {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < RECLAIMED_WITHIN, "{gone} of {extents} extents went");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    served.status_until(RECLAIMED_WITHIN, &format!("{extents} extents reclaimed"), |status| {
+        let mount = |field: &str| number(status, &format!("/mounts/0/{field}"));
+        let more = mount("pending_commands")? + mount("to_reclaim_bytes")? > 0;
+        Ok(mount("reclaimed_extents")? >= extents && !more)
+    })?;
+    Ok(())
 }
 
 /// A restore that has to be refused, with a sentence that holds each of these.

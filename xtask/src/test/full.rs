@@ -6,12 +6,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use serde_json::Value;
 
 use files::{Files, is_full};
 
@@ -21,12 +20,6 @@ use crate::served::{Served, Up};
 use crate::shell;
 
 const MIB: u64 = 1 << 20;
-
-/// How long deleted space may take to come back.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
-
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Of a file that is written through a mapping: bytes that are there before, and its length, of which the rest is a hole.
 const THERE: u64 = 64 << 10;
@@ -91,27 +84,8 @@ impl Bench {
     }
 }
 
-/// Bytes that are free: what statfs(2) says, and no more than the disk has.
-fn free(served: &Served) -> anyhow::Result<u64> {
-    let stat = rustix::fs::statvfs(served.mount()).context("ask how much is free")?;
-    let status = served.status()?;
-    let disk = status.pointer("/disks/0/free_bytes").and_then(Value::as_u64);
-    Ok((stat.f_bavail * stat.f_frsize).min(disk.context("the status does not tell what is free")?))
-}
-
-/// All but 1 % of `before` is free again, soon.
-fn comes_back(served: &Served, before: u64) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while free(served)? < before / 100 * 99 {
-        let now = free(served)?;
-        ensure!(began.elapsed() < BACK_WITHIN, "of {before} bytes only {now} are free after {BACK_WITHIN:?}");
-        std::thread::sleep(LOOK);
-    }
-    Ok(())
-}
-
 fn was_full(served: &Served, empty: u64) -> anyhow::Result<()> {
-    let left = free(served)?;
+    let left = served.free()?;
     ensure!(left < empty / 20, "writes were refused with {left} of {empty} bytes free");
     Ok(())
 }
@@ -119,7 +93,7 @@ fn was_full(served: &Served, empty: u64) -> anyhow::Result<()> {
 /// Many files of all sizes, and changes of those that are there.
 fn writes(bench: &Bench) -> anyhow::Result<()> {
     let mut served = bench.up.start()?;
-    let empty = free(&served)?;
+    let empty = served.free()?;
     let mut files = Files::new(bench.seed);
     files.fill(served.mount())?;
     was_full(&served, empty)?;
@@ -134,7 +108,7 @@ fn writes(bench: &Bench) -> anyhow::Result<()> {
     files.sync(served.mount())?;
     files.check(served.mount())?;
     files.remove(served.mount())?;
-    comes_back(&served, empty)?;
+    served.wait_for_space(empty)?;
     served.stop()?;
     bench.up.fsck()
 }
@@ -142,7 +116,7 @@ fn writes(bench: &Bench) -> anyhow::Result<()> {
 /// Stores what there is no room for.
 fn stores(bench: &Bench) -> anyhow::Result<()> {
     let mut served = bench.up.start()?;
-    let empty = free(&served)?;
+    let empty = served.free()?;
     let path = bench.up.mount.join("mapped");
     let there = content(bench.seed, THERE as usize);
     let file = File::create(&path).context("make a file")?;
@@ -168,7 +142,7 @@ fn stores(bench: &Bench) -> anyhow::Result<()> {
     ensure!(read[THERE as usize..].chunks(4096).all(whole), "a page is neither what was stored nor a hole");
     files.remove(served.mount())?;
     fs::remove_file(&path).context("remove")?;
-    comes_back(&served, empty)?;
+    served.wait_for_space(empty)?;
     served.stop()?;
     bench.up.fsck()
 }
@@ -183,7 +157,7 @@ fn store(path: &Path, at: u64, len: u64) -> anyhow::Result<String> {
 /// Room that was set aside is there when nothing else is.
 fn allocations(bench: &Bench) -> anyhow::Result<()> {
     let mut served = bench.up.start()?;
-    let empty = free(&served)?;
+    let empty = served.free()?;
     let path = bench.up.mount.join("reserved");
     let file = File::create(&path).context("make a file")?;
     let (mut len, mut piece) = (0, 16 * MIB);
@@ -226,7 +200,7 @@ fn allocations(bench: &Bench) -> anyhow::Result<()> {
     drop(file);
     fs::remove_file(&path).context("remove")?;
     fs::remove_file(bench.up.mount.join("other")).context("remove")?;
-    comes_back(&served, empty)?;
+    served.wait_for_space(empty)?;
     served.stop()?;
     bench.up.fsck()
 }

@@ -113,15 +113,7 @@ impl Bench {
 
 /// Waits until the status is as it should be.
 fn shows(served: &Served, what: &str, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-    let began = Instant::now();
-    loop {
-        let status = served.status()?;
-        if is(&status) {
-            return Ok(status);
-        }
-        ensure!(began.elapsed() < SHOWN_WITHIN, "never {what}: {status}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    served.status_until(SHOWN_WITHIN, what, |status| Ok(is(status)))
 }
 
 fn at_risk(served: &Served) -> anyhow::Result<()> {

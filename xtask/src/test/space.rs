@@ -4,20 +4,16 @@ use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use serde_json::Value;
 
 use super::{Run, Tally};
 use crate::random::{Random, content};
-use crate::served::{Served, Up};
+use crate::served::{Served, Up, number};
 
 const PAGE: usize = 4096;
 const MIB: usize = 1 << 20;
-
-/// How long deleted space may take to come back.
-const BACK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Threads that write pages, each to its own file.
 const WRITERS: u64 = 4;
@@ -31,18 +27,18 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     let scratch = run.scratch("space")?;
     let up = Up::in_folder(&scratch, run.count("512MiB", "10GiB"));
     let mut served = up.start()?;
-    let empty = free(&served)?;
+    let empty = served.free()?;
     fill(served.mount())?;
-    ensure!(free(&served)? < empty / 20, "writes were refused while there was room");
+    ensure!(served.free()? < empty / 20, "writes were refused while there was room");
     fs::read_dir(served.mount())?.try_for_each(|entry| fs::remove_file(entry?.path()))?;
-    let took = wait_for_space(&served, empty)?;
+    let took = served.wait_for_space(empty)?;
     println!("space: filled, emptied; all but 1 % was back after {:.1} s", took.as_secs_f64());
     packs(&served, run.seed)?;
 
     let pages = run.count(24_000, 1_000_000);
     let mut books = Books::over(empty * 7 / 10, run.seed);
     books.lay_out(served.mount())?;
-    let room = free(&served)?;
+    let room = served.free()?;
     let before = served.status()?;
     let began = Instant::now();
     books.overwrite(served.mount(), pages)?;
@@ -57,7 +53,7 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
         (books.needs() >> 20) as i64 - (room >> 20) as i64,
         grew("/mounts/0/compacted_bytes")? >> 20,
         number(&after, "/disks/0/fragments")?,
-        free(&served)? >> 20,
+        served.free()? >> 20,
         beside_the_disk(&up.data)? >> 20,
     );
     ensure!(books.needs() > room, "void: {pages} pages fit beside the files without compaction");
@@ -70,7 +66,7 @@ pub fn run(run: &mut Run) -> anyhow::Result<Tally> {
     served = up.start()?;
     books.verify(served.mount())?;
     fs::read_dir(served.mount())?.try_for_each(|entry| fs::remove_file(entry?.path()))?;
-    let took = wait_for_space(&served, empty)?;
+    let took = served.wait_for_space(empty)?;
     println!("space: all but 1 % was back after {:.1} s", took.as_secs_f64());
     served.stop()?;
     up.fsck()?;
@@ -112,17 +108,6 @@ fn beside_the_disk(data: &Path) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
-fn number(status: &Value, pointer: &str) -> anyhow::Result<u64> {
-    status.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("status has no {pointer}"))
-}
-
-/// Bytes that are free: what statfs(2) says, and no more than the disk has.
-fn free(served: &Served) -> anyhow::Result<u64> {
-    let stat = rustix::fs::statvfs(served.mount()).context("ask how much is free")?;
-    let disk = number(&served.status()?, "/disks/0/free_bytes")?;
-    Ok((stat.f_bavail * stat.f_frsize).min(disk))
-}
-
 /// Writes until a write is refused for want of space; closing and syncing must not be.
 fn fill(folder: &Path) -> anyhow::Result<()> {
     let data = content(1, MIB);
@@ -138,24 +123,6 @@ fn fill(folder: &Path) -> anyhow::Result<()> {
         file.sync_all().context("what was accepted cannot be synced")?;
     }
     bail!("the disk has no end")
-}
-
-/// Waits until all but 1 % of `before` is free again.
-fn wait_for_space(served: &Served, before: u64) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    loop {
-        let now = free(served)?;
-        if now >= before / 100 * 99 {
-            return Ok(began.elapsed());
-        }
-        ensure!(
-            began.elapsed() < BACK_WITHIN,
-            "only {} MiB of {} MiB are back after {BACK_WITHIN:?}",
-            now >> 20,
-            before >> 20
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn page(seed: u64, page: u64, version: u32) -> Vec<u8> {

@@ -2,19 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 
 use super::{Files, Verdict};
-use crate::served::{Served, Up};
+use crate::served::{Served, Up, number};
 
 /// How long a bad copy that was met may take to be replaced.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
-
-/// How often the status is looked at.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Has everything kept in so many copies, each on a disk file in `folder`.
 pub fn ask_for(up: &mut Up, folder: &Path, copies: u32) {
@@ -49,16 +45,9 @@ fn said(up: &Up) -> anyhow::Result<String> {
 
 /// All copies that were found bad are good on return.
 fn wait_until_healed(served: &Served) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let status = served.status()?;
-        let count = |name: &str| status["data"].get(name).and_then(Value::as_u64);
-        let bad = count("bad_copies").context("the status counts no bad copies")?;
-        let repaired = count("repaired").context("the status counts no repaired copies")?;
-        if bad > 0 && bad == repaired {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < HEALED_WITHIN, "{bad} copies are bad and {repaired} were repaired");
-        std::thread::sleep(LOOK);
-    }
+    served.status_until(HEALED_WITHIN, "healed", |status| {
+        let (bad, repaired) = (number(status, "/data/bad_copies")?, number(status, "/data/repaired")?);
+        Ok(bad > 0 && bad == repaired)
+    })?;
+    Ok(())
 }
