@@ -143,19 +143,25 @@ impl Group {
     }
 }
 
-/// The groups that an extent may be put into, the best one first: whole ones by free space; only where there is none,
-/// those with the most present slots. Those that are known to fail come last: they are tried, so that it is told.
-pub(crate) fn candidates(groups: &[Group]) -> Vec<&Group> {
+/// The groups that an extent may be put into: whole ones, and only where there is none, the others.
+fn writable(groups: &[Group]) -> Vec<&Group> {
     let writable = |group: &&Group| group.is_reachable() && group.present().count() >= group.min_present();
     let mut writable: Vec<&Group> = groups.iter().filter(writable).collect();
     if writable.iter().any(|group| group.is_whole()) {
         writable.retain(|group| group.is_whole());
     }
-    writable.sort_by_cached_key(|group| {
+    writable
+}
+
+/// The groups that an extent may be put into, the best one first: those with the most present slots, then by free
+/// space. Those that are known to fail come last: they are tried, so that it is told.
+pub(crate) fn candidates(groups: &[Group]) -> Vec<&Group> {
+    let mut candidates = writable(groups);
+    candidates.sort_by_cached_key(|group| {
         let best = (group.present().count(), group.free());
         (group.has_failed(), std::cmp::Reverse(best), group.id)
     });
-    writable
+    candidates
 }
 
 /// How much plaintext the groups that are written now can hold in all, and still take.
@@ -164,15 +170,15 @@ pub(crate) fn candidates(groups: &[Group]) -> Vec<&Group> {
 /// together have `n * x` where none counts for more than `x`. Groups that failed count only where all have: a put will
 /// say what is wrong with them, and it is not that they are full.
 pub fn space(groups: &[Group]) -> Space {
-    let mut candidates = candidates(groups);
-    if candidates.iter().any(|group| !group.has_failed()) {
-        candidates.retain(|group| !group.has_failed());
+    let mut written = writable(groups);
+    if written.iter().any(|group| !group.has_failed()) {
+        written.retain(|group| !group.has_failed());
     }
-    let Some(copies) = candidates.first().map(|group| group.present().count()) else {
+    let Some(copies) = written.iter().map(|group| group.present().count()).max() else {
         return Space::default();
     };
     let mut disks = BTreeMap::new();
-    for group in candidates.iter().filter(|group| group.present().count() == copies) {
+    for group in written.iter().filter(|group| group.present().count() == copies) {
         for (_, slot) in group.present() {
             if let Some(store) = &slot.store {
                 disks.entry(slot.disk).or_insert_with(|| store.space());
