@@ -7,7 +7,7 @@ use std::time::Duration;
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo};
 use namespace::{Attr, DirEntry, FileKind};
 use types::{Dseq, Errno, Grant, Ino, Nanos};
-use vfs::{Op, Outcome};
+use vfs::{Listed, Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
 use crate::listing::Estimate;
@@ -37,7 +37,7 @@ fn mismatch(outcome: &Outcome) -> Errno {
         Outcome::Bytes(_) => "Bytes",
         Outcome::Written(_) => "Written",
         Outcome::Offset(_) => "Offset",
-        Outcome::Entries { .. } => "Entries",
+        Outcome::Entries(_) => "Entries",
         Outcome::StatFs(_) => "StatFs",
         Outcome::Names(_) => "Names",
     };
@@ -193,14 +193,14 @@ pub(crate) struct ListAnswer {
 
 impl Answer for ListAnswer {
     fn succeed(mut self, outcome: Outcome) -> Result<u64, Errno> {
-        let Outcome::Entries { entries, .. } = outcome else {
+        let Outcome::Entries(entries) = outcome else {
             let error = mismatch(&outcome);
             self.fail(error);
             return Err(error);
         };
         let fitted = entries
             .iter()
-            .take_while(|entry| {
+            .take_while(|Listed { entry, .. }| {
                 let name = std::ffi::OsStr::from_bytes(&entry.name);
                 !self.reply.add(INodeNo(entry.ino.0), entry.cookie, file_type(entry.kind), name)
             })
@@ -224,14 +224,13 @@ pub(crate) struct ListPlusAnswer {
 
 impl Answer for ListPlusAnswer {
     fn succeed(mut self, outcome: Outcome) -> Result<u64, Errno> {
-        let Outcome::Entries { entries, ttl } = outcome else {
+        let Outcome::Entries(entries) = outcome else {
             let error = mismatch(&outcome);
             self.fail(error);
             return Err(error);
         };
-        let ttl = ttl.entry.min(ttl.attr); // fuser has one for both here
         let mut fitted = 0;
-        for entry in &entries {
+        for Listed { entry, ttl } in &entries {
             let Some(attr) = entry.attr.or_else(|| placeholder(entry)) else {
                 // Without attributes it cannot be told here; skipped, it would be missing. The rest is asked for
                 // again behind the last one told, as plain names if the kernel likes.
@@ -245,6 +244,7 @@ impl Answer for ListPlusAnswer {
             };
             let name = std::ffi::OsStr::from_bytes(&entry.name);
             let node = INodeNo(entry.ino.0);
+            let ttl = ttl.entry.min(ttl.attr); // fuser has one for both here
             if self.reply.add(node, entry.cookie, name, &ttl, &file_attr(&attr), GENERATION) {
                 break;
             }
@@ -266,8 +266,9 @@ fn learn(estimate: &Estimate, asked: u32, got: usize, fitted: usize) {
 }
 
 /// Gives back the references of entries that the kernel was not told of.
-fn forget(server: &Arc<Server>, untold: &[DirEntry]) {
-    for entry in untold.iter().filter(|entry| !is_dot(entry) && entry.attr.is_some()) {
+fn forget(server: &Arc<Server>, untold: &[Listed]) {
+    let untold = untold.iter().map(|listed| &listed.entry);
+    for entry in untold.filter(|entry| !is_dot(entry) && entry.attr.is_some()) {
         server.run(crate::server::nobody(), Op::Forget { ino: entry.ino, count: 1 }, NoReply);
     }
 }

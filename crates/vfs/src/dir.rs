@@ -4,7 +4,7 @@ use namespace::{Answer, DirEntry, FileKind, Query};
 use types::{Errno, Ino};
 
 use crate::errno;
-use crate::op::{Outcome, TimeToLive};
+use crate::op::{Listed, Outcome, TimeToLive};
 use crate::vfs::Vfs;
 
 /// The cookies of `.` and `..`; those of names are above.
@@ -19,12 +19,10 @@ impl Vfs {
         let max = max.min(ENTRIES_MAX) as usize;
         let node = self.node(ino);
         let mut entries = Vec::new();
-        let dot = |cookie, ino, name: &[u8]| DirEntry {
-            cookie,
-            ino,
-            kind: FileKind::Directory,
-            name: name.to_vec(),
-            attr: None,
+        let unknown = TimeToLive { entry: self.absent_ttl(), attr: self.absent_ttl() };
+        let dot = |cookie, ino, name: &[u8]| Listed {
+            entry: DirEntry { cookie, ino, kind: FileKind::Directory, name: name.to_vec(), attr: None },
+            ttl: unknown,
         };
         if after < DOT && entries.len() < max {
             entries.push(dot(DOT, ino, b"."));
@@ -37,7 +35,6 @@ impl Vfs {
             };
             entries.push(dot(DOT_DOT, parent, b".."));
         }
-        let mut ttl = TimeToLive { entry: self.absent_ttl(), attr: self.absent_ttl() };
         if entries.len() < max {
             let query = Query::ReadDir {
                 volume: self.volume(),
@@ -52,19 +49,18 @@ impl Vfs {
                 other => return Err(errno::of_wrong_answer(&other)),
             };
             for mut entry in named {
+                let mut ttl = unknown;
                 if let Some(attr) = entry.attr {
                     let node = self.refer(asked, attr);
                     let (shown, shown_ttl) = self.show(&node, attr);
-                    entry.attr = Some(shown);
-                    ttl.attr = ttl.attr.min(shown_ttl.attr);
-                    ttl.entry = ttl.entry.min(shown_ttl.entry);
+                    (entry.attr, ttl) = (Some(shown), shown_ttl);
                 }
-                entries.push(entry);
+                entries.push(Listed { entry, ttl });
             }
         }
         if after == 0 {
             self.touch(&node);
         }
-        Ok(Outcome::Entries { entries, ttl })
+        Ok(Outcome::Entries(entries))
     }
 }

@@ -34,5 +34,5 @@ mod tests;
 
 pub use compact::CompactionFigures;
 pub use flusher::FlushAllError;
-pub use op::{Ctx, Handle, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
+pub use op::{Ctx, Handle, Listed, Op, OpenFlags, Outcome, RenameFlags, SeekTo, StatFs, TimeToLive};
 pub use vfs::{Figures, Parts, Vfs};

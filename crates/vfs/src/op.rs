@@ -68,6 +68,14 @@ pub struct TimeToLive {
     pub attr: Duration,
 }
 
+/// An entry of a directory, and how long the kernel may use it.
+#[derive(Clone, PartialEq, Debug)]
+#[allow(missing_docs)]
+pub struct Listed {
+    pub entry: DirEntry,
+    pub ttl: TimeToLive,
+}
+
 /// What statfs(2) tells; block size 4,096.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StatFs {
@@ -181,10 +189,7 @@ pub enum Outcome {
     Bytes(Vec<u8>),
     Written(u32),
     Offset(u64),
-    Entries {
-        entries: Vec<DirEntry>,
-        ttl: TimeToLive,
-    },
+    Entries(Vec<Listed>),
     StatFs(StatFs),
     Names(Vec<Vec<u8>>),
 }

@@ -25,20 +25,27 @@ pub(crate) struct Table {
     shard_max: usize,
     /// Counts the changes that [`NodeRef::change`] began and that have ended, and the nodes that were forgotten.
     changes: AtomicU64,
-    /// The count when the last node was forgotten.
+    /// No answer that was asked for before this count is as new as what was known of a forgotten node.
     forgotten: AtomicU64,
 }
 
 #[derive(Default)]
 struct Shard {
-    /// Each with its number in the order.
-    nodes: HashMap<Ino, (u64, Arc<Node>)>,
+    nodes: HashMap<Ino, Remembered>,
     /// The order in which nodes are looked at for dropping. What has another number than the node has gone meanwhile.
     order: VecDeque<(u64, Ino)>,
     /// The last number.
     last: u64,
     /// Nodes were dropped that the kernel refers to.
     dropped: bool,
+}
+
+struct Remembered {
+    node: Arc<Node>,
+    /// Its number in the order.
+    number: u64,
+    /// The count when its last use ended: nothing newer is known of it.
+    used: Asked,
 }
 
 /// A node in use. When the last use ends and nothing else refers to the inode, the table forgets it.
@@ -65,8 +72,8 @@ impl Table {
     /// The node of an inode; a new one if it was not remembered.
     pub(crate) fn node(&self, ino: Ino) -> NodeRef<'_> {
         let mut shard = self.shard(ino);
-        if let Some((_, node)) = shard.nodes.get(&ino) {
-            return NodeRef { table: self, node: Some(Arc::clone(node)) };
+        if let Some(found) = shard.nodes.get(&ino) {
+            return NodeRef { table: self, node: Some(Arc::clone(&found.node)) };
         }
         self.make_room(&mut shard);
         let node = Node::new(ino);
@@ -76,7 +83,7 @@ impl Table {
             state.may_be_referred_to = shard.dropped;
         }
         let node = Arc::new(node);
-        shard.put(ino, Arc::clone(&node));
+        shard.put(ino, Arc::clone(&node), self.asked());
         NodeRef { table: self, node: Some(node) }
     }
 
@@ -88,23 +95,24 @@ impl Table {
                 return;
             }
             let Some((number, ino)) = shard.order.pop_front() else { return };
-            let Some((_, node)) = shard.nodes.get(&ino).filter(|(found, _)| *found == number) else {
+            let Some(oldest) = shard.nodes.get(&ino).filter(|found| found.number == number) else {
                 continue;
             };
-            if Arc::strong_count(node) > 1 || !node.state().is_unused() {
+            if Arc::strong_count(&oldest.node) > 1 || !oldest.node.state().is_unused() {
                 shard.order.push_back((number, ino));
                 continue;
             }
+            self.was_forgotten(oldest.used);
             shard.nodes.remove(&ino);
             shard.dropped = true;
-            self.was_forgotten();
         }
     }
 
-    /// With a node goes the knowledge of how new an answer must be: none that was asked for before now will do.
-    fn was_forgotten(&self) {
-        let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
-        self.forgotten.fetch_max(now, Ordering::SeqCst);
+    /// With a node goes the knowledge of how new an answer must be: one that was asked for after its last `used` will
+    /// do. A walk over many inodes forgets old nodes all the time, and answers of this moment must be remembered.
+    fn was_forgotten(&self, used: Asked) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.forgotten.fetch_max(used.0 + 1, Ordering::SeqCst);
     }
 
     /// What is remembered of attributes is no longer true of some node.
@@ -114,13 +122,13 @@ impl Table {
             // As at the end of a change: what was asked before now may be old.
             let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
             self.forgotten.fetch_max(now, Ordering::SeqCst);
-            shard.nodes.values().for_each(|(_, node)| node.state().forget_attr(Asked(now)));
+            shard.nodes.values().for_each(|found| found.node.state().forget_attr(Asked(now)));
         }
     }
 
     /// The node of an inode, if it is remembered.
     pub(crate) fn find(&self, ino: Ino) -> Option<NodeRef<'_>> {
-        let node = self.shard(ino).nodes.get(&ino)?.1.clone();
+        let node = Arc::clone(&self.shard(ino).nodes.get(&ino)?.node);
         Some(NodeRef { table: self, node: Some(node) })
     }
 
@@ -129,12 +137,17 @@ impl Table {
         Asked(self.changes.load(Ordering::SeqCst))
     }
 
-    fn drop_idle(&self, ino: Ino) {
+    fn end_use(&self, node: Arc<Node>) {
+        let ino = node.ino;
         let mut shard = self.shard(ino);
-        let Some((_, node)) = shard.nodes.get(&ino) else { return };
+        // Only now: of two uses that end at once, the last one sees that nothing is left, and nobody finds the node out
+        // of use before it is noted when that was.
+        drop(node);
+        let Some(found) = shard.nodes.get_mut(&ino) else { return };
+        found.used = Asked(self.changes.load(Ordering::SeqCst));
         // A new reference can only be had from this shard, which is locked: one left is the shard's own.
-        if Arc::strong_count(node) == 1 && node.state().is_idle() {
-            self.was_forgotten();
+        if Arc::strong_count(&found.node) == 1 && found.node.state().is_idle() {
+            self.was_forgotten(found.used);
             shard.nodes.remove(&ino);
             shard.tidy();
         }
@@ -151,9 +164,9 @@ impl Table {
 }
 
 impl Shard {
-    fn put(&mut self, ino: Ino, node: Arc<Node>) {
+    fn put(&mut self, ino: Ino, node: Arc<Node>, used: Asked) {
         self.last += 1;
-        self.nodes.insert(ino, (self.last, node));
+        self.nodes.insert(ino, Remembered { node, number: self.last, used });
         self.order.push_back((self.last, ino));
     }
 
@@ -161,7 +174,7 @@ impl Shard {
     fn tidy(&mut self) {
         if self.order.len() > 2 * self.nodes.len() + LOOKS {
             let nodes = &self.nodes;
-            self.order.retain(|(number, ino)| nodes.get(ino).is_some_and(|(found, _)| found == number));
+            self.order.retain(|(number, ino)| nodes.get(ino).is_some_and(|found| found.number == *number));
         }
     }
 }
@@ -197,11 +210,9 @@ impl Deref for NodeRef<'_> {
 
 impl Drop for NodeRef<'_> {
     fn drop(&mut self) {
-        let Some(node) = self.node.take() else { return };
-        let ino = node.ino;
-        drop(node);
-        // Looked at after this use has ended: of two that end at once, the last one sees that nothing is left.
-        self.table.drop_idle(ino);
+        if let Some(node) = self.node.take() {
+            self.table.end_use(node);
+        }
     }
 }
 

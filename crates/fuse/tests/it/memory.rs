@@ -8,7 +8,7 @@ use fuse::{Filesystem, OpFuture};
 use namespace::{Attr, DirEntry, FallocateMode, FileKind, NewKind, SetTime, XattrMode};
 use tokio::sync::Semaphore;
 use types::{Dseq, Errno, Grant, Ino, Nanos};
-use vfs::{Ctx, Handle, Op, Outcome, SeekTo, StatFs, TimeToLive};
+use vfs::{Ctx, Handle, Listed, Op, Outcome, SeekTo, StatFs, TimeToLive};
 
 /// Lookups of this name wait for [`Memory::gate`].
 pub const SLOW: &[u8] = b"slow";
@@ -208,10 +208,11 @@ impl Tree {
                     .map(|(cookie, (name, ino))| {
                         let attr = self.node(ino).attr;
                         let known = (plus && cookie > 2).then_some(attr);
-                        DirEntry { cookie, ino, kind: attr.kind, name, attr: known }
+                        let entry = DirEntry { cookie, ino, kind: attr.kind, name, attr: known };
+                        Listed { entry, ttl: TimeToLive { entry: long, attr: long } }
                     })
                     .collect();
-                Outcome::Entries { entries, ttl: TimeToLive { entry: long, attr: long } }
+                Outcome::Entries(entries)
             }
             Op::StatFs { .. } => {
                 Outcome::StatFs(StatFs { blocks: 1000, free: 600, files: 50, files_free: 40 })

@@ -1,8 +1,10 @@
 use std::sync::Arc;
 
-use types::Ino;
+use namespace::{Attr, FileKind};
+use types::{Dseq, Grant, Ino, Nanos};
 
 use super::{LOOKS, SHARDS, Table};
+use crate::node::Asked;
 
 /// As a lookup does: the kernel has one more reference.
 fn refer(table: &Table, ino: u64) {
@@ -54,4 +56,60 @@ fn what_comes_and_goes_leaves_nothing_behind() {
     assert_eq!(table.len(), 1);
     let order: usize = table.shards.iter().map(|shard| super::lock(shard).order.len()).sum();
     assert!(order <= SHARDS * (LOOKS + 2), "{order}");
+}
+
+fn attr(ino: u64, change: u64) -> Attr {
+    Attr {
+        ino: Ino(ino),
+        kind: FileKind::File,
+        mode: 0o644,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: 0,
+        allocated: 0,
+        atime: Nanos(0),
+        mtime: Nanos(0),
+        ctime: Nanos(0),
+        btime: Nanos(0),
+        change,
+        grant: Grant(0),
+        applied: Dseq(0),
+        project: Ino(0),
+    }
+}
+
+/// Stores an answer as a lookup does, and tells whether it is remembered.
+fn answered(table: &Table, asked: Asked, attr: Attr) -> bool {
+    let node = table.node(attr.ino);
+    let mut state = node.state();
+    state.lookups += 1;
+    state.store(asked, attr);
+    state.attr() == Some(attr)
+}
+
+#[test]
+fn a_walk_over_more_inodes_than_are_remembered_keeps_the_newest_attributes() {
+    let table = Table::of(256);
+    let (mut kept, chunk) = (0, 100);
+    for first in (0..100_000).step_by(chunk) {
+        let asked = table.asked();
+        kept += (0..chunk).filter(|next| answered(&table, asked, attr((first + next) as u64 + 1, 1))).count();
+    }
+    // Half of what is dropped was put there in the same answer at the worst.
+    assert!(kept > 90_000, "{kept}");
+}
+
+#[test]
+fn an_answer_older_than_a_forgotten_node_is_not_remembered() {
+    let table = Table::of(SHARDS);
+    let before = table.asked();
+    assert!(answered(&table, before, attr(1, 2)), "the change was answered");
+    for ino in 2..1_000 {
+        refer(&table, ino);
+    }
+    assert!(table.find(Ino(1)).is_none(), "forgotten");
+    assert!(!answered(&table, before, attr(1, 1)), "asked before the change, answered late");
+    assert!(answered(&table, table.asked(), attr(2, 1)), "asked now");
 }

@@ -178,8 +178,8 @@ async fn attributes_are_remembered_only_while_nothing_is_to_come() {
     bench.write(ino, handle, 0, b"more").await.expect("write");
     let listed = bench.run(op).await;
     assert!(
-        matches!(&listed, Ok(Outcome::Entries { ttl, entries })
-        if ttl.attr == Duration::ZERO && entries[2].attr.is_some_and(|attr| attr.size == 4)),
+        matches!(&listed, Ok(Outcome::Entries(entries))
+        if entries[2].ttl.attr == Duration::ZERO && entries[2].entry.attr.is_some_and(|attr| attr.size == 4)),
         "{listed:?}"
     );
 }

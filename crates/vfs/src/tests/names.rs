@@ -6,7 +6,7 @@ use namespace::{Answer, NewKind, SetAttr, XattrMode};
 use types::{Errno, Ino};
 
 use super::bench::{Bench, READ_WRITE};
-use crate::{Handle, Op, OpenFlags, Outcome, RenameFlags};
+use crate::{Handle, Listed, Op, OpenFlags, Outcome, RenameFlags};
 
 fn rename(from: &str, to: &str, flags: RenameFlags) -> Op {
     Op::Rename { parent: Ino::ROOT, name: from.into(), new_parent: Ino::ROOT, new_name: to.into(), flags }
@@ -201,7 +201,7 @@ async fn a_removed_directory_stays_for_who_has_it_open() {
     };
     bench.run(Op::Rmdir { parent: Ino::ROOT, name: b"dir".to_vec() }).await.expect("rmdir");
     let list = bench.run(Op::ReadDir { ino: dir, handle, after: 0, max: 10, plus: false }).await;
-    assert!(matches!(&list, Ok(Outcome::Entries { entries, .. }) if entries.len() == 2), "{list:?}");
+    assert!(matches!(&list, Ok(Outcome::Entries(entries)) if entries.len() == 2), "{list:?}");
     assert_eq!(bench.attr(dir).await.nlink, 0);
     bench.run(Op::ReleaseDir { ino: dir, handle }).await.expect("closedir");
     assert_eq!(bench.row(dir).await, Answer::Failed(Errno::ESTALE));
@@ -258,11 +258,11 @@ async fn directories_are_read_in_pieces_and_count_references() {
         let (mut after, mut names, mut inos) = (0, Vec::new(), Vec::new());
         loop {
             let op = Op::ReadDir { ino: dir, handle: crate::Handle(0), after, max, plus };
-            let Ok(Outcome::Entries { entries, .. }) = bench.run(op).await else { panic!("readdir") };
+            let Ok(Outcome::Entries(entries)) = bench.run(op).await else { panic!("readdir") };
             let Some(last) = entries.last() else { break };
-            after = last.cookie;
+            after = last.entry.cookie;
             assert!(entries.len() <= max as usize);
-            for entry in entries {
+            for Listed { entry, .. } in entries {
                 assert_eq!(entry.attr.is_some(), plus && entry.cookie > 2);
                 inos.extend(entry.attr.map(|attr| attr.ino));
                 names.push((entry.name, entry.ino));

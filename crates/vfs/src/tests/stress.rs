@@ -8,7 +8,7 @@ use types::{Errno, Ino};
 
 use super::bench::{Bench, READ_WRITE, Sizes};
 use crate::space::Charge;
-use crate::{Op, Outcome, RenameFlags};
+use crate::{Listed, Op, Outcome, RenameFlags};
 
 /// A small generator, so that a seed repeats what each task does.
 pub(super) struct Random(pub(super) u64);
@@ -118,8 +118,8 @@ fn whatever_runs_at_once_leaves_one_truth() {
             bench.vfs.flush_everything().await.expect("flush");
             assert_eq!(bench.arena.record_count(), 0, "seed {seed}");
             let op = Op::ReadDir { ino: Ino::ROOT, handle: crate::Handle(0), after: 2, max: 100, plus: true };
-            let Ok(Outcome::Entries { entries, .. }) = bench.run(op).await else { panic!("readdir") };
-            for entry in &entries {
+            let Ok(Outcome::Entries(entries)) = bench.run(op).await else { panic!("readdir") };
+            for Listed { entry, .. } in &entries {
                 let shown = bench.attr(entry.ino).await;
                 assert_eq!(bench.row(entry.ino).await, Answer::Attr(shown), "seed {seed}");
                 bench.forget(entry.ino, 1).await;
