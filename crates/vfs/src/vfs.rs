@@ -225,6 +225,19 @@ impl Vfs {
         }
     }
 
+    /// As [`Vfs::call`], if `agree` says so of what the command comes to; `None` if not, and then nothing was done.
+    pub(crate) async fn call_if(
+        &self,
+        command: Command,
+        agree: &mut (dyn FnMut(&Reply) -> bool + Send),
+    ) -> Result<Option<Reply>, Errno> {
+        match self.session.call_if(command, agree).await {
+            Ok(Some(Reply::Failed(errno))) => Err(errno),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.no_answer(&error)),
+        }
+    }
+
     /// Asks the rows. `Answer::Failed` is an error here.
     pub(crate) async fn ask(&self, query: Query) -> Result<Answer, Errno> {
         match self.session.read(query).await {
