@@ -16,6 +16,7 @@ use crate::ahead::Kept;
 use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
+use crate::flusher::Closed;
 use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
 use crate::quota::Quotas;
@@ -77,7 +78,7 @@ pub struct Vfs {
     /// Inodes whose atime is to be stored.
     pub(crate) touched: std::sync::Mutex<std::collections::BTreeSet<Ino>>,
     /// Inodes that were closed with data to flush.
-    pub(crate) closed: std::sync::Mutex<std::collections::BTreeSet<Ino>>,
+    pub(crate) closed: std::sync::Mutex<Closed>,
     /// The error of the last round of flushes, if none of them succeeded.
     pub(crate) stuck: std::sync::Mutex<Option<Errno>>,
     /// Why nothing can be changed any more, once that is so.

@@ -127,7 +127,7 @@ impl Rows for View<'_> {
             let _all = group.range(from, to).rev().all(|(key, value)| each(key, value));
             return Ok(());
         }
-        if group.range(from, &until).all(|(key, value)| each(key, value)) && until != to {
+        if group.range(from, until).all(|(key, value)| each(key, value)) && until != to {
             return self.fail(Missing::Rows(ino, until.to_vec(), to.to_vec()));
         }
         Ok(())

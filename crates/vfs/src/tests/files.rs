@@ -217,6 +217,22 @@ async fn reading_moves_the_atime_once() {
     assert_eq!(bench.attr(ino).await.atime, Nanos(77));
 }
 
+/// What is closed within moments shares the flushes of the disk, and waits for nothing else.
+#[tokio::test]
+async fn closed_files_gather_for_a_moment_and_are_flushed_together() {
+    let bench = Bench::new().await;
+    for name in ["one", "two"] {
+        let (ino, handle) = bench.create(name).await;
+        bench.write(ino, handle, 0, b"data").await.expect("write");
+        bench.release(ino, handle).await;
+        bench.vfs.run_flusher(std::future::ready(())).await;
+        bench.clock.advance(Duration::from_millis(6));
+    }
+    assert_eq!(bench.arena.record_count(), 2, "they gather");
+    bench.vfs.run_flusher(std::future::ready(())).await;
+    assert_eq!(bench.arena.record_count(), 0, "the first was closed 12 ms ago");
+}
+
 #[tokio::test]
 async fn a_write_without_the_right_to_keep_them_clears_set_id_bits() {
     let bench = Bench::new().await;
