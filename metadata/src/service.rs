@@ -84,7 +84,7 @@ impl Service {
             let (read_only, deleted) = (read_only.clone(), deleted.clone());
             move || {
                 // The group's one log: whoever waits for this thread waits for the log.
-                device::wait_here();
+                helping::wait_here();
                 let mut executor = Executor::new(u64::from_le_bytes(std::array::from_fn(|i| shape.uuid[i])));
                 let quiet = rows.clone();
                 let running = Mutex::new(None);

@@ -2,12 +2,13 @@
 
 use std::io;
 
+use helping::Helped;
 use store::{CloseError, Driver};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::oneshot;
 
 /// A driver on a thread of its own, which does its writes and flushes itself: a put that is alone reaches the disk
-/// with one change of threads. A disk that hangs stops nothing else.
+/// with one change of threads, and with none if who waits for it helps. A disk that hangs stops nothing else.
 ///
 /// Dropping it ends the driver as a crash would, as soon as what the disk is doing for it is done.
 pub(crate) struct Driving {
@@ -23,13 +24,13 @@ impl Driving {
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, ended) = oneshot::channel();
         let body = move || {
-            device::wait_here();
+            helping::wait_here();
             let end = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     // Nobody sends: the other side was dropped.
                     _ = stopped => None,
-                    end = driver.run() => Some(end),
+                    end = Helped::new(driver.run()) => Some(end),
                 }
             });
             if let Some(end) = end {

@@ -92,22 +92,20 @@ async fn until_the_end(pages: &LivePages, signals: &mut Signals, started: Instan
     let parts = pages.parts().await.context("nobody has stopped it yet")?;
     println!("{}", parts.greeting(started.elapsed()).await?);
     // Each arm waits for something that stays true, so dropping the others loses nothing.
-    let failed = tokio::select! {
-        signal = signals.next() => {
-            tracing::info!(signal, "stopping");
-            None
-        }
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "stopping"),
         ended = parts.mount.ended() => {
             tracing::info!(?ended, "the mount was taken away, stopping");
             return Ok(());
         }
-        why = parts.failed() => Some(why),
-    };
-    let unmounted = stop::unmount(&parts.mount, signals).await;
-    match failed {
-        Some(why) => unmounted.and(Err(anyhow!(why))),
-        None => unmounted,
+        why = parts.failed() => {
+            // Unmounted, it would show the directory below: an empty one that applications take for their data.
+            let dir = parts.mount.dir().display();
+            tracing::error!("{why}; the mount on {dir} stays and answers errors until it is served again");
+            return Err(anyhow!(why));
+        }
     }
+    stop::unmount(&parts.mount, signals).await
 }
 
 async fn until_unmounted(pages: &LivePages, signals: &mut Signals) -> anyhow::Result<()> {

@@ -154,7 +154,7 @@ impl Arena {
             state.set_header(header)?;
         }
         let size = layout::footprint(len);
-        let at = state.chunks.place(size).ok_or(AcceptError::ArenaFull)?;
+        let at = state.place(size)?.ok_or(AcceptError::ArenaFull)?;
         let record = Record { ino, grant, dseq, offset, len, unique, time, at };
         if let Err(failed) = state.lay(&record, crc, data) {
             state.give_up(at, size);
@@ -222,7 +222,8 @@ impl Arena {
     }
 
     /// The records of an inode up to `through` are in the rows, or are not wanted any more: they go, and a chunk
-    /// without live records gives its memory back. Answers the bytes of data that went.
+    /// without live records gives its memory back, but for the one where the next record goes. Answers the bytes of data
+    /// that went.
     ///
     /// If the engine dies meanwhile any of them may still be there for the next one, which compares them with the
     /// inode row's `(grant, applied)`. On an error they are gone for this engine all the same.
@@ -329,6 +330,17 @@ impl State {
         self.memory.write(record.at, &STATE_ACCEPTED.to_le_bytes(), &[])
     }
 
+    /// Where the next record goes. Before another chunk is begun, one in which nothing is live gives its memory back.
+    fn place(&mut self, size: u64) -> Result<Option<u64>, MemoryFailed> {
+        let place = self.chunks.place(size);
+        if place.is_some_and(|at| self.chunks.is_open(at)) {
+            return Ok(place);
+        }
+        let Some(dead) = self.chunks.retire() else { return Ok(place) };
+        self.punch(dead)?;
+        Ok(self.chunks.place(size))
+    }
+
     /// Gives up a place where a record could not be written whole.
     fn give_up(&mut self, at: u64, size: u64) {
         if let Some(chunk) = self.chunks.spoilt(at, size) {
@@ -348,7 +360,7 @@ impl State {
             }
         }
         for at in shared {
-            if self.chunks.is_live(at) {
+            if self.chunks.is_kept(at) {
                 result = result.and(self.memory.write(at, &STATE_FREED.to_le_bytes(), &[]));
             }
         }

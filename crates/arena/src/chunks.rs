@@ -2,8 +2,9 @@
 
 use crate::layout::{Geometry, PAGE};
 
-/// The chunks of an arena. Records are laid behind one another in the open chunk; a chunk is free again when no
-/// record in it is live.
+/// The chunks of an arena. Records are laid behind one another in the open chunk; another one is free again when no
+/// record in it is live. The open one is kept: the next record goes there, and giving pages back to take them anew costs
+/// more than the record.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     geometry: Geometry,
@@ -74,21 +75,29 @@ impl Chunks {
         self.live[chunk as usize] = live;
     }
 
-    /// A record is live no more. Answers its chunk if no live one is left there: it must be punched, then
-    /// [`Chunks::punched`].
+    /// A record is live no more. Answers its chunk if nothing is left there and nothing more will be laid there: it must
+    /// be punched, then [`Chunks::punched`].
     pub(crate) fn drop_record(&mut self, at: u64) -> Option<u32> {
         let chunk = self.geometry.chunk_of(at);
-        let live = &mut self.live[chunk as usize];
-        *live -= 1;
-        (*live == 0).then(|| {
-            self.open = self.open.filter(|open| *open != chunk);
-            chunk
-        })
+        self.live[chunk as usize] -= 1;
+        (!self.is_kept(at)).then_some(chunk)
     }
 
-    /// Whether a place is in a chunk with live records.
-    pub(crate) fn is_live(&self, at: u64) -> bool {
-        self.live[self.geometry.chunk_of(at) as usize] > 0
+    /// Whether a place is in a chunk that keeps its memory.
+    pub(crate) fn is_kept(&self, at: u64) -> bool {
+        let chunk = self.geometry.chunk_of(at);
+        self.live[chunk as usize] > 0 || self.open == Some(chunk)
+    }
+
+    /// Whether a place is in the open chunk.
+    pub(crate) fn is_open(&self, at: u64) -> bool {
+        self.open == Some(self.geometry.chunk_of(at))
+    }
+
+    /// Closes the open chunk if no live record is in it: it must be punched, then [`Chunks::punched`].
+    pub(crate) fn retire(&mut self) -> Option<u32> {
+        let chunk = self.open.take_if(|open| self.live[*open as usize] == 0)?;
+        Some(chunk)
     }
 
     /// A chunk reads as zeros again.

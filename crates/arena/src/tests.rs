@@ -14,6 +14,9 @@ use crate::{Arena, Options, Owner, Write};
 const OWNER: Owner = Owner { volume: VolumeId(3), session: SessionId(9), epoch: Epoch(2) };
 const SMALL: Options = Options { capacity: 256 << 10, chunk_bytes: 16 << 10 };
 
+/// The most that the open chunk of a small arena keeps.
+const OPEN_MAX: u64 = SMALL.chunk_bytes as u64 + 4096;
+
 fn small() -> Arena {
     Arena::create(OWNER, SMALL).expect("a small arena")
 }

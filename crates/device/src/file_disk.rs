@@ -1,6 +1,5 @@
 //! A block device or preallocated file, driven by io_uring or by threads.
 
-use crate::here;
 use crate::oneshot::{Promise, promise, ready};
 use crate::request::{Request, Waiter};
 use crate::ring::Ring;
@@ -147,7 +146,7 @@ impl FileDisk {
 
     fn submit(&self, request: Request) {
         match &self.ring {
-            _ if request.is_short() && here::waits() => self.serve_here(request),
+            _ if request.is_short() && helping::waits_here() => self.serve_here(request),
             Some(ring) if !request.is_short() => ring.submit(request),
             _ => self.threads.submit(request),
         }

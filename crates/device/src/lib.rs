@@ -3,7 +3,6 @@
 mod buf;
 mod call;
 mod file_disk;
-mod here;
 mod oneshot;
 mod open;
 mod request;
@@ -13,7 +12,6 @@ mod threads;
 
 pub use buf::IoBuf;
 pub use file_disk::{Backend, FileDisk};
-pub use here::wait_here;
 pub use open::{CreateError, OpenError, OpenOptions, create_disk_file, grow_disk_file, open_disk};
 pub use sim::{Fault, Keep, OpKind, OpRecord, SimDisk, SimImage};
 

@@ -3,11 +3,16 @@
 //! On the thread that read the request as far as it goes without waiting; what has to wait moves to the runtime with
 //! its reply, so that the thread reads on. How many wait at once is bounded by the kernel: each is a system call of a
 //! waiting process, or counts against the background limit agreed at INIT.
+//!
+//! One sync at a time is waited for on the thread that read it, which helps all who work for it: that is quicker than
+//! to wake them. The other threads read on meanwhile, and syncs that come meanwhile are done as everything else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use helping::Scope;
 use namespace::Cred;
 use tokio::runtime::Handle as Runtime;
 use types::Errno;
@@ -25,12 +30,30 @@ pub(crate) struct Server {
     pub(crate) figures: Arc<Figures>,
     pub(crate) names_fit: Estimate,
     pub(crate) plus_fit: Estimate,
+    /// A thread that reads requests waits for a sync.
+    waits: AtomicBool,
+    /// Whether another thread reads meanwhile.
+    may_wait: bool,
 }
 
 impl Server {
-    pub(crate) fn new(filesystem: Arc<dyn Filesystem>, runtime: Runtime, figures: Arc<Figures>) -> Server {
-        // What a buffer of 32 KiB, which C libraries use, holds of names of a dozen letters.
-        Server { filesystem, runtime, figures, names_fit: Estimate::new(700), plus_fit: Estimate::new(180) }
+    /// `threads` read requests.
+    pub(crate) fn new(
+        filesystem: Arc<dyn Filesystem>,
+        runtime: Runtime,
+        figures: Arc<Figures>,
+        threads: usize,
+    ) -> Server {
+        Server {
+            filesystem,
+            runtime,
+            figures,
+            // What a buffer of 32 KiB, which C libraries use, holds of names of a dozen letters.
+            names_fit: Estimate::new(700),
+            plus_fit: Estimate::new(180),
+            waits: AtomicBool::new(false),
+            may_wait: threads > 1,
+        }
     }
 
     /// Runs an operation and sends its answer, now if it is ready.
@@ -39,8 +62,20 @@ impl Server {
         let start = Instant::now();
         self.figures.begin();
         let _in_runtime = self.runtime.enter();
+        let is_sync = matches!(op, Op::Fsync { .. } | Op::FsyncDir { .. });
         let mut future = Arc::clone(&self.filesystem).handle(op, ctx);
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let place = is_sync.then(|| Place::take(self)).flatten();
+        // Ends after the reply: what it wakes then has time.
+        let scope = place.as_ref().map(|_| Scope::enter());
+        let mut polled = poll();
+        // Where nothing is left to help with, somebody else is at it.
+        while polled.is_pending() && scope.as_ref().is_some_and(Scope::help) {
+            polled = poll();
+        }
+        // Before the reply, after which the next sync may come at once, to another thread.
+        drop(place);
+        match polled {
             Poll::Ready(result) => finish(&self.figures, kind, start, result, answer),
             Poll::Pending => {
                 let figures = Arc::clone(&self.figures);
@@ -58,6 +93,22 @@ impl Server {
             Ok(op) => self.run(ctx, op, answer),
             Err(error) => answer.fail(error),
         }
+    }
+}
+
+/// The one place of a thread that waits.
+struct Place<'a>(&'a AtomicBool);
+
+impl Place<'_> {
+    fn take(server: &Server) -> Option<Place<'_>> {
+        let free = server.may_wait && !server.waits.swap(true, Ordering::AcqRel);
+        free.then(|| Place(&server.waits))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -92,7 +92,8 @@ impl Session {
         runtime: Runtime,
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
-        let adapter = Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures))));
+        let adapter =
+            Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads)));
         Session::begin(adapter, config, figures)
     }
 

@@ -18,6 +18,7 @@ mod view;
 use std::sync::Arc;
 
 use clock::Clock;
+use helping::Helped;
 use namespace::{
     Answer, Attr, Batch, Command, Expected, Journaled, Query, Reply, RowsError, SessionInfo, SlotRef,
 };
@@ -25,7 +26,7 @@ use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::task::JoinHandle;
 use types::{ExtentId, Ino, Nanos};
 
-use self::about::{content_of, fresh_extents, inode_of, inodes_of, is_of_service};
+use self::about::{content_of, fresh_extents, inode_of, inode_with_map, inodes_of, is_of_service};
 use self::cache::{Cache, Seq};
 use self::queue::{Queue, Withdrawn};
 use self::view::{Missing, View};
@@ -88,7 +89,8 @@ impl Exclusive {
             other => return Err(wrong_answer(&other)),
         };
         let queue = Queue::new();
-        let sender = tokio::spawn(sender::run(Arc::clone(&session), Arc::clone(&queue), Arc::clone(&clock)));
+        let sender = sender::run(Arc::clone(&session), Arc::clone(&queue), Arc::clone(&clock));
+        let sender = tokio::spawn(Helped::new(sender));
         let state = Mutex::new(State { cache: Cache::new(options.cache_bytes), last, barrier: 0 });
         Ok(Exclusive { session, queue, clock, state, sender })
     }
@@ -134,7 +136,7 @@ impl Exclusive {
     ) -> Result<Option<Reply>, SessionError> {
         // What is seldom waited for is on the heap: the future is as large as its largest branch, and one is made for
         // each operation.
-        let fresh = fresh_extents(&command);
+        let (fresh, slot) = (fresh_extents(&command), self.slot());
         let mut absent = Vec::new();
         let mut has_drained = false;
         loop {
@@ -155,8 +157,11 @@ impl Exclusive {
                 continue;
             }
             let time = Nanos(self.clock.now().0.max(state.last.0.saturating_add(1)));
+            let is_hopeless =
+                inode_with_map(&command).is_some_and(|ino| !state.knows(&self.queue, slot, ino));
             let found = match fresh.as_deref() {
-                Some(fresh) => state.predict(&self.queue, self.slot(), time, &command, (fresh, &absent))?,
+                _ if is_hopeless => Look::Missing(Missing::Foreign),
+                Some(fresh) => state.predict(&self.queue, slot, time, &command, (fresh, &absent))?,
                 None => Look::Missing(Missing::Foreign),
             };
             match found {
@@ -241,10 +246,10 @@ impl Exclusive {
                     return Ok(answer);
                 }
                 // Maps are read at the service, which has to know what was done to the file here. What it does itself
-                // at this moment may be in the answer or not: who asks now cannot tell.
+                // at this moment may be in the answer or not: who asks now cannot tell. Inline bytes that are not here
+                // come from there too.
                 Look::Missing(missing)
-                    if missing == Missing::Foreign
-                        || matches!((&missing, &query), (Missing::Blocked(..), Query::Map { .. })) =>
+                    if missing == Missing::Foreign || matches!(query, Query::Map { .. }) =>
                 {
                     let group = state.cache.group(ino, self.queue.settled());
                     let needed = group.map_or(0, |group| match query {
@@ -380,6 +385,12 @@ impl Drop for Exclusive {
 }
 
 impl State {
+    /// Whether the row of an inode is here, or will be once its last command is answered.
+    fn knows(&self, queue: &Queue, slot: SlotRef, ino: Ino) -> bool {
+        let group = self.cache.group(ino, queue.settled());
+        group.is_some_and(|group| group.knows(&namespace::inode_key(slot.volume, ino)))
+    }
+
     fn predict(
         &self,
         queue: &Queue,

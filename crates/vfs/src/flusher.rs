@@ -85,7 +85,10 @@ impl Vfs {
     pub async fn run_flusher(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         loop {
+            self.looks_soon.store(false, Ordering::SeqCst);
             let pause = self.flush_round().await;
+            // What comes before this wakes the flusher, what comes after it can wait.
+            self.looks_soon.store(pause.is_some_and(|span| span <= AGE_MAX), Ordering::SeqCst);
             let pause = async {
                 match pause {
                     Some(span) => self.clock.sleep(span).await,
@@ -100,6 +103,14 @@ impl Vfs {
                 () = self.next_landing() => self.after_landing().await,
                 () = pause => {}
             }
+        }
+    }
+
+    /// There is something for the flusher that may wait a second. It is woken only if it would sleep longer: waking it
+    /// takes longer than to accept a write.
+    pub(crate) fn tell_flusher(&self) {
+        if !self.looks_soon.load(Ordering::SeqCst) {
+            self.work.notify_one();
         }
     }
 

@@ -55,8 +55,8 @@ impl Vfs {
     /// Does what is to be done once everything that was put in order so far is durable, at once if it is.
     pub(crate) fn land_later(&self, landing: Landing) {
         if self.landings.add(self.session.mark(), landing) {
-            // The flusher waits for the first.
-            self.work.notify_one();
+            // The flusher waits for the first, if nobody else does.
+            self.tell_flusher();
         }
         self.land();
     }

@@ -1,7 +1,7 @@
 //! A mount: its parts, and which function serves which operation.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use arena::Arena;
@@ -75,6 +75,8 @@ pub struct Vfs {
     pub(crate) freed: Arc<Notify>,
     /// The flusher has something to do.
     pub(crate) work: Notify,
+    /// The flusher looks again within a second by itself.
+    pub(crate) looks_soon: AtomicBool,
     /// Inodes whose atime is to be stored.
     pub(crate) touched: std::sync::Mutex<std::collections::BTreeSet<Ino>>,
     /// Inodes that were closed with data to flush.
@@ -113,6 +115,7 @@ impl Vfs {
             kept: Kept::default(),
             freed,
             work: Notify::new(),
+            looks_soon: AtomicBool::new(false),
             touched: std::sync::Mutex::default(),
             closed: std::sync::Mutex::default(),
             stuck: std::sync::Mutex::new(None),

@@ -159,7 +159,7 @@ impl Vfs {
         }
         let before = self.arena.summary(node.ino).map(|dirty| dirty.bytes);
         let len = piece.data.len() as u64;
-        let is_news = before.is_none_or(|bytes| bytes / STREAM_BYTES < (bytes + len) / STREAM_BYTES);
+        let is_much = before.is_some_and(|bytes| bytes / STREAM_BYTES < (bytes + len) / STREAM_BYTES);
         let mut state = node.state();
         if state.is_gone() {
             return Err(Refused::Failed(Errno::ESTALE));
@@ -200,8 +200,10 @@ impl Vfs {
             }
         }
         drop(state);
-        if is_news || self.is_under_pressure() {
+        if is_much || self.is_under_pressure() {
             self.work.notify_one();
+        } else if before.is_none() {
+            self.tell_flusher();
         }
         Ok(())
     }

@@ -11,6 +11,15 @@ pub(super) fn fresh_extents(command: &Command) -> Option<Vec<ExtentId>> {
     segments.iter().all(|segment| fresh.contains(&segment.extent)).then_some(fresh)
 }
 
+/// The inode to whose map the command adds: if nothing is known of it, it most likely has one, which only the service has,
+/// and fetching its row to find out is not worth the while.
+pub(super) fn inode_with_map(command: &Command) -> Option<Ino> {
+    match command {
+        Command::Commit(commit) if matches!(commit.content, Content::Segments { .. }) => Some(commit.ino),
+        _ => None,
+    }
+}
+
 /// The inodes whose rows a command may change that only the service can run; `None`: it can be any.
 pub(super) fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
     match command {

@@ -23,14 +23,10 @@ impl Exclusive {
                 drop(state);
                 self.queue.wait(seq).await?;
             }
-            Missing::Shared(key) => {
-                let mut after = key.clone();
-                after.push(0);
-                match self.rows(&key, &after).await?.0.pop() {
-                    Some((key, value)) => state.cache.learn_shared(key, value),
-                    None => return Ok(Some(key)),
-                }
-            }
+            Missing::Shared(key) => match self.row(&key).await?.pop() {
+                Some((key, value)) => state.cache.learn_shared(key, value),
+                None => return Ok(Some(key)),
+            },
             Missing::Rows(ino, from, to) => {
                 let (first, end) = namespace::siblings(&from);
                 let settled = self.queue.settled();
@@ -41,12 +37,23 @@ impl Exclusive {
                     true => (first, end),
                     false => (from, to),
                 };
-                let (rows, until) = self.rows(&from, &to).await?;
+                let (rows, until) = match is_one {
+                    true => (self.row(&from).await?, to),
+                    false => self.rows(&from, &to).await?,
+                };
                 state.cache.learn(ino, settled, &from, &until, rows);
             }
             Missing::Foreign => unreachable!("what only the service can run is not fetched"),
         }
         Ok(None)
+    }
+
+    /// One row, if it exists: by its key, because a range steps over all versions that a row had lately.
+    async fn row(&self, key: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SessionError> {
+        match self.session.read(Query::RowsAt { keys: vec![key.to_vec()] }).await? {
+            Answer::Rows(rows) => Ok(rows),
+            other => Err(wrong_answer(&other)),
+        }
     }
 
     /// Rows of a range, and where the part ends that they are all of.

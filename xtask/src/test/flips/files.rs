@@ -116,9 +116,11 @@ fn list(mount: &Path, folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     fs::read_dir(mount.join(folder))?.map(|entry| Ok(folder.join(entry?.file_name()))).collect()
 }
 
-/// Only EIO says that something is damaged; ENOENT says that it was never there.
+/// Only EIO says that something is damaged, and ENOTCONN that nobody serves it for that; ENOENT says that it was never
+/// there.
 fn refused(seen: &mut Seen, name: &Path, error: &io::Error) -> anyhow::Result<()> {
-    if error.raw_os_error() != Some(rustix::io::Errno::IO.raw_os_error()) {
+    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    if !matches!(errno, Some(rustix::io::Errno::IO | rustix::io::Errno::NOTCONN)) {
         bail!("{} answers {error}", name.display());
     }
     seen.refused.push(name.to_owned());

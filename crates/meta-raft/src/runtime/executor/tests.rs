@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use clock::{Clock, SimClock};
@@ -106,4 +107,59 @@ fn a_panicking_task_ends_the_run() {
         Rt::spawn(async { panic!("a task of ours panics") });
         std::future::pending::<()>().await;
     });
+}
+
+/// Tasks that answer, one at once and one after a time, run on a thread of their own.
+fn answering() -> (std::thread::JoinHandle<()>, mpsc::UnboundedSender<(bool, oneshot::Sender<ThreadId>)>) {
+    let (send, mut calls) = mpsc::unbounded_channel::<(bool, oneshot::Sender<ThreadId>)>();
+    let thread = std::thread::spawn(move || {
+        let (ended, end) = oneshot::channel::<()>();
+        Executor::new(1).run(async move {
+            crate::runtime::spawn(async move {
+                while let Some((slow, told)) = calls.recv().await {
+                    if slow {
+                        Rt::sleep(Duration::from_millis(5)).await;
+                    }
+                    told.send(std::thread::current().id()).expect("somebody waits");
+                }
+                drop(ended);
+            });
+            end.await.expect_err("it is only dropped");
+        });
+    });
+    (thread, send)
+}
+
+#[test]
+fn who_waits_polls_the_tasks_of_an_executor_that_sleeps() {
+    let (thread, send) = answering();
+    let here = std::thread::current().id();
+    let mut helped = 0;
+    for _ in 0..1_000 {
+        let (told, mut heard) = oneshot::channel();
+        let scope = helping::Scope::enter();
+        send.send((false, told)).expect("it runs");
+        while heard.is_empty() && scope.help() {}
+        drop(scope);
+        let by = heard.try_recv().unwrap_or_else(|_| heard.blocking_recv().expect("answered"));
+        helped += usize::from(by == here);
+    }
+    assert!(helped > 0, "it never slept");
+    drop(send);
+    thread.join().expect("it ends when nobody can call any more");
+}
+
+#[test]
+fn a_timer_that_was_set_by_who_helped_ends_the_sleep() {
+    let (thread, send) = answering();
+    for _ in 0..20 {
+        let (told, heard) = oneshot::channel();
+        let scope = helping::Scope::enter();
+        send.send((true, told)).expect("it runs");
+        while heard.is_empty() && scope.help() {}
+        drop(scope);
+        assert_ne!(heard.blocking_recv().expect("answered"), std::thread::current().id());
+    }
+    drop(send);
+    thread.join().expect("it ends when nobody can call any more");
 }
