@@ -196,10 +196,10 @@ async fn reading_moves_the_atime_once() {
     let opened = bench.run(Op::Open { ino, flags: reader }).await;
     assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
     let (shown, ttl) = bench.attr_ttl(ino).await.expect("attributes");
-    assert!(shown.atime > before.mtime && ttl == Duration::ZERO);
+    assert!(shown.atime > before.mtime && ttl > Duration::ZERO, "it is stored as it is shown");
     bench.vfs.run_flusher(std::future::ready(())).await;
     let stored = bench.attr(ino).await;
-    assert!(stored.atime >= shown.atime);
+    assert_eq!(stored, shown);
     assert_eq!(bench.row(ino).await, Answer::Attr(stored));
     let opened = bench.run(Op::Open { ino, flags: reader }).await;
     assert!(matches!(opened, Ok(Outcome::Opened { keep_cache: true, .. })), "{opened:?}");
