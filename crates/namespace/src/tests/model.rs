@@ -309,7 +309,7 @@ impl Pair {
             2 => {
                 let ino = self.any(b);
                 // Read now, or at a moment that was.
-                let at = Nanos(if b % 2 == 0 { i64::MAX } else { self.model.now.0 / 2 });
+                let at = Nanos(if b.is_multiple_of(2) { i64::MAX } else { self.model.now.0 / 2 });
                 assert_eq!(done(self.run(Command::Touch { ino: Ino(ino), at })), Ok(()));
                 let at = at.min(self.model.now);
                 let node = self.model.at(ino);
