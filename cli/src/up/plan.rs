@@ -82,6 +82,7 @@ pub fn make(args: &UpArgs) -> anyhow::Result<Plan> {
         }
         None => new_disks(args)?,
     };
+    capacity_is_of_files(&disks, args.capacity)?;
     let metrics = args.metrics.map(bind).transpose()?;
     let recorded = dir.as_ref().map(DataDir::identity).filter(|identity| identity.state == State::Ready);
     let copies = recorded.map_or(args.redundancy.unwrap_or(1), |identity| identity.copies);
@@ -132,6 +133,18 @@ fn is_same(one: &Path, other: &Path) -> bool {
         Some(if device { (true, 0, found.rdev()) } else { (false, found.dev(), found.ino()) })
     };
     one == other || identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+/// A size is asked for files; a block device is used whole.
+fn capacity_is_of_files(disks: &[DiskPlan], capacity: Option<ByteSize>) -> anyhow::Result<()> {
+    if let Some(capacity) = capacity
+        && disks.iter().all(|disk| matches!(disk, DiskPlan::Device(_)))
+    {
+        bail!(
+            "--capacity {capacity} is for disk files, and every disk here is a block device, which is used whole; leave it out"
+        );
+    }
+    Ok(())
 }
 
 fn new_disks(args: &UpArgs) -> anyhow::Result<Vec<DiskPlan>> {

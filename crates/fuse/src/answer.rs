@@ -7,7 +7,7 @@ use std::time::Duration;
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo};
 use namespace::{Attr, DirEntry, FileKind};
 use types::{Dseq, Errno, Grant, Ino, Nanos};
-use vfs::{Listed, Op, Outcome};
+use vfs::{Handle, Listed, Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
 use crate::listing::Estimate;
@@ -90,14 +90,14 @@ answer!(fuser::ReplyAttr, |reply| {
 answer!(fuser::ReplyCreate, |reply| {
     Outcome::Created { attr, ttl, handle, keep_cache, direct } => {
         let ttl = ttl.entry.min(ttl.attr); // fuser has one for both here
-        reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle.0), open_reply(keep_cache, direct));
+        reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle.0), open_reply(handle, keep_cache, direct));
         Ok(0)
     }
 });
 
 answer!(fuser::ReplyOpen, |reply| {
     Outcome::Opened { handle, keep_cache, direct } => {
-        reply.opened(FileHandle(handle.0), open_reply(keep_cache, direct));
+        reply.opened(FileHandle(handle.0), open_reply(handle, keep_cache, direct));
         Ok(0)
     }
 });
@@ -122,8 +122,10 @@ answer!(fuser::ReplyStatfs, |reply| {
     }
 });
 
-fn open_reply(keep_cache: bool, direct: bool) -> FopenFlags {
+fn open_reply(handle: Handle, keep_cache: bool, direct: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
+    // Nothing was written through it of which its close could hear, so the kernel need not ask (Linux 5.16).
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !handle.writes());
     flags.set(FopenFlags::FOPEN_KEEP_CACHE, keep_cache);
     flags.set(FopenFlags::FOPEN_DIRECT_IO, direct);
     flags

@@ -8,6 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::Help;
 
+/// Polls in a row, after which it is the owner's turn: who waits for one thing is not kept by all that comes behind it.
+const POLLS_MAX: usize = 32;
+
 /// A future that goes on wherever it is awaited, and in the scope of a thread that wakes it.
 ///
 /// Dropping it drops the future at once; a helper that is at it is waited for.
@@ -75,9 +78,11 @@ where
     /// it: who has the turn looks at what came once more after giving it back.
     fn run<T>(self: &Arc<Self>, look: impl Fn(&mut Turn<F>) -> T) -> Option<T> {
         let waker = Waker::from(Arc::clone(self));
+        let mut polls = 0;
         loop {
             let mut turn = self.turn()?;
-            while self.woken.swap(false, Ordering::SeqCst) {
+            while polls < POLLS_MAX && self.woken.swap(false, Ordering::SeqCst) {
+                polls += 1;
                 let Turn::Pending(future) = &mut *turn else { break };
                 if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                     *turn = Turn::Done(done);
@@ -87,6 +92,10 @@ where
             let is_over = matches!(*turn, Turn::Over);
             drop(turn);
             if is_over || !self.woken.load(Ordering::SeqCst) {
+                return Some(seen);
+            }
+            if polls == POLLS_MAX {
+                self.wake_owner();
                 return Some(seen);
             }
         }

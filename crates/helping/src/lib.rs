@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 /// A task, or tasks, that more than one thread can poll, one at a time.
 pub trait Help: Send + Sync {
-    /// Polls what is ready, unless somebody is at it: then that one does.
+    /// Polls what is ready, unless somebody is at it: then that one does. What is ready all the time is left to its
+    /// owner after a while.
     fn help(self: Arc<Self>);
 
     /// Whether something is ready.

@@ -147,6 +147,22 @@ fn a_dropped_future_is_gone_although_it_can_still_be_woken() {
 }
 
 #[test]
+fn what_never_rests_is_left_to_its_owner() {
+    let mut task = Helped::new(std::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    }));
+    let owner = Arc::new(Owner::default());
+    assert!(owner.poll(&mut task).is_pending());
+    assert!(owner.woken() > 0);
+    let scope = Scope::enter();
+    assert!(owner.poll(&mut task).is_pending());
+    let before = owner.woken();
+    assert!(scope.help());
+    assert!(owner.woken() > before);
+}
+
+#[test]
 #[should_panic(expected = "where somebody helped")]
 fn the_owner_hears_of_a_panic_where_somebody_helped() {
     let (send, mut queue) = mpsc::unbounded_channel::<()>();

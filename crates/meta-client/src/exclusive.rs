@@ -111,22 +111,49 @@ impl Exclusive {
     /// what only the service could run is on return, with that of all commands before it.
     /// Dropping the future leaves the command either undone or in the order.
     pub async fn call(&self, command: Command) -> Result<Reply, SessionError> {
+        // It is not asked, so there is a reply.
+        let reply = self.run(command, None).await?;
+        Ok(reply.expect("nobody has refused"))
+    }
+
+    /// As [`Exclusive::call`], if `agree` says so of the reply, which it is shown before anything is done: `None` if it
+    /// does not, or if only the service could run the command. A refusal of the command itself is not shown.
+    ///
+    /// `agree` is called at most once with each look at the rows, while no other command is run; after it has said yes,
+    /// the command is in the order in any case. It must not call back.
+    pub async fn call_if(
+        &self,
+        command: Command,
+        agree: &mut (dyn FnMut(&Reply) -> bool + Send),
+    ) -> Result<Option<Reply>, SessionError> {
+        self.run(command, Some(agree)).await
+    }
+
+    async fn run(
+        &self,
+        command: Command,
+        mut agree: Option<&mut (dyn FnMut(&Reply) -> bool + Send)>,
+    ) -> Result<Option<Reply>, SessionError> {
+        // What is seldom waited for is on the heap: the future is as large as its largest branch, and one is made for
+        // each operation.
         let (fresh, slot) = (fresh_extents(&command), self.slot());
         let mut absent = Vec::new();
         let mut has_drained = false;
         loop {
-            self.queue.wait_for_room().await;
+            if self.queue.is_full() {
+                Box::pin(self.queue.wait_for_room()).await;
+            }
             let mut state = self.lock().await;
             self.check()?;
             if self.queue.is_refused() {
                 drop(state);
-                self.queue.wait(self.queue.last()).await?;
+                Box::pin(self.queue.wait(self.queue.last())).await?;
                 continue;
             }
             if state.barrier > self.queue.settled() {
                 let barrier = state.barrier;
                 drop(state);
-                self.queue.wait(barrier).await?;
+                Box::pin(self.queue.wait(barrier)).await?;
                 continue;
             }
             let time = Nanos(self.clock.now().0.max(state.last.0.saturating_add(1)));
@@ -140,15 +167,18 @@ impl Exclusive {
             match found {
                 Look::Found((_, reply)) if namespace::is_for_space(&reply) && !has_drained => {
                     // Reclaim may have given space back since the rows came here.
-                    self.queue.wait(self.queue.last()).await?;
+                    Box::pin(self.queue.wait(self.queue.last())).await?;
                     state.cache.forget_shared(self.queue.settled());
                     has_drained = true;
                 }
                 Look::Found((_, reply @ (Reply::Failed(_) | Reply::Fenced))) => {
                     state.cache.make_room(self.queue.settled());
-                    return Ok(reply);
+                    return Ok(Some(reply));
                 }
                 Look::Found((batch, reply)) => {
+                    if agree.as_mut().is_some_and(|agree| !agree(&reply)) {
+                        return Ok(None);
+                    }
                     let expected = Expected::of(&command, &reply);
                     let content_of = content_of(&command);
                     state.last = time;
@@ -158,12 +188,13 @@ impl Exclusive {
                         state.cache.changed_content(ino, seq);
                     }
                     state.cache.make_room(self.queue.settled());
-                    if state.cache.is_overfull() && self.queue.wait(seq).await.is_ok() {
+                    if state.cache.is_overfull() && Box::pin(self.queue.wait(seq)).await.is_ok() {
                         // A directory that grows all the time is never idle otherwise.
                         state.cache.make_room_now(self.queue.settled());
                     }
-                    return Ok(reply);
+                    return Ok(Some(reply));
                 }
+                Look::Missing(Missing::Foreign) if agree.is_some() => return Ok(None),
                 Look::Missing(Missing::Foreign) => {
                     let (waiter, reply) = oneshot::channel();
                     let inodes = inodes_of(&command);
@@ -178,9 +209,9 @@ impl Exclusive {
                         }
                     }
                     drop(state);
-                    return self.reply(reply.await);
+                    return self.reply(reply.await).map(Some);
                 }
-                Look::Missing(missing) => absent.extend(self.fetch(state, missing).await?),
+                Look::Missing(missing) => absent.extend(Box::pin(self.fetch(state, missing)).await?),
             }
         }
     }
@@ -189,14 +220,14 @@ impl Exclusive {
     pub async fn read(&self, query: Query) -> Result<Answer, SessionError> {
         let Some(ino) = inode_of(&query) else {
             if !is_of_service(&query) {
-                match self.sync().await {
+                match Box::pin(self.sync()).await {
                     // What is there can be read all the same.
                     Ok(()) | Err(SessionError::Call(CallError::ReadOnly(_))) => {}
                     Err(error) => return Err(error),
                 }
             }
             self.check()?;
-            return self.session.read(query).await;
+            return Box::pin(self.session.read(query)).await;
         };
         let mut absent = Vec::new();
         loop {
@@ -205,7 +236,7 @@ impl Exclusive {
             if state.barrier > self.queue.settled() {
                 let barrier = state.barrier;
                 drop(state);
-                self.queue.wait(barrier).await?;
+                Box::pin(self.queue.wait(barrier)).await?;
                 continue;
             }
             match state.answer(&self.queue, self.info().volume, &query, &absent)? {
@@ -226,17 +257,17 @@ impl Exclusive {
                         _ => group.changed,
                     });
                     drop(state);
-                    self.queue.wait(needed).await?;
-                    let answer = self.session.read(query).await?;
+                    Box::pin(self.queue.wait(needed)).await?;
+                    let answer = Box::pin(self.session.read(query)).await?;
                     return Ok(self.with_newer_attr(ino, answer).await);
                 }
                 Look::Missing(missing) => {
                     if let Query::ReadDir { attrs: true, .. } = query
                         && matches!(missing, Missing::Rows(of, ..) if of != ino)
                     {
-                        self.fetch_named(&mut state, &query).await?;
+                        Box::pin(self.fetch_named(&mut state, &query)).await?;
                     }
-                    absent.extend(self.fetch(state, missing).await?);
+                    absent.extend(Box::pin(self.fetch(state, missing)).await?);
                 }
             }
         }

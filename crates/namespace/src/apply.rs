@@ -134,7 +134,7 @@ pub(crate) fn mounted(tx: &mut Tx<'_, '_>, slot: SlotRef, command: &Command) -> 
         Command::Fallocate { ino, mode, offset, len, kill_priv } => {
             fallocate::fallocate(tx, *ino, *mode, *offset, *len, *kill_priv)
         }
-        Command::Touch { ino } => attrs::touch(tx, *ino),
+        Command::Touch { ino, at } => attrs::touch(tx, *ino, *at),
         Command::CopyRange { from, from_offset, to, to_offset, len, kill_priv } => {
             let from = copy::Place { ino: *from, offset: *from_offset };
             let to = copy::Place { ino: *to, offset: *to_offset };

@@ -89,12 +89,12 @@ pub(crate) fn kill_priv(tx: &mut Tx<'_, '_>, ino: Ino) -> Outcome<()> {
 }
 
 /// The file was read. No change in the sense of `change`: nobody's cache of it is wrong.
-pub(crate) fn touch(tx: &mut Tx<'_, '_>, ino: Ino) -> Outcome<Reply> {
-    let now = tx.now;
+pub(crate) fn touch(tx: &mut Tx<'_, '_>, ino: Ino, at: Nanos) -> Outcome<Reply> {
+    let at = at.min(tx.now);
     let inode = tx.inode(ino)?;
-    let old = now.0.saturating_sub(inode.atime.0) >= RELATIME;
-    if inode.atime <= inode.mtime || inode.atime <= inode.ctime || old {
-        tx.edit(ino)?.atime = now;
+    let old = at.0.saturating_sub(inode.atime.0) >= RELATIME;
+    if at > inode.atime && (inode.atime <= inode.mtime || inode.atime <= inode.ctime || old) {
+        tx.edit(ino)?.atime = at;
     }
     Ok(Reply::Attr(tx.inode(ino)?.attr(ino)))
 }

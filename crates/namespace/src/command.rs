@@ -474,6 +474,8 @@ pub enum Command {
     Touch {
         /// Which.
         ino: Ino,
+        /// When; in the future is now.
+        at: Nanos,
     },
     /// What an exclusive mount has done, in its order; applied up to the first that comes to something else than the
     /// mount has answered. A refusal of a command that was not answered yet is its reply, and stops nothing.

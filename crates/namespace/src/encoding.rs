@@ -191,7 +191,7 @@ wire_enum!(Command {
     41 => GrantWrite { ino },
     42 => Commit(commit),
     43 => Fallocate { ino, mode, offset, len, kill_priv },
-    44 => Touch { ino },
+    44 => Touch { ino, at },
     45 => Journal { commands },
     50 => CopyRange { from, from_offset, to, to_offset, len, kill_priv },
     70 => SetQuota { dir, bytes, inodes },

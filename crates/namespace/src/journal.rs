@@ -15,7 +15,7 @@ use crate::keys::{self, KeyReader, PREFIX, kind};
 use crate::overlay::Overlay;
 use crate::row;
 use crate::row::cluster::Clock;
-use crate::row::inode::{self, Inode};
+use crate::row::inode::Inode;
 use crate::rows::{Batch, Rows, RowsError};
 use crate::tx::Fail;
 use crate::wire::{DecodeError, Reader, Wire, wire_enum};
@@ -141,7 +141,7 @@ pub fn predict(
     time: Nanos,
     command: &Command,
 ) -> Result<(Batch, Reply), RowsError> {
-    let mut over = Overlay::new(rows);
+    let mut over = Overlay::once(rows);
     match with(&mut over, time, slot.volume, |tx| mounted(tx, slot, command)) {
         Ok(reply) => Ok((over.into_batch(), reply)),
         Err(Fail::Errno(errno)) => Ok((Batch::new(), Reply::Failed(errno))),
@@ -191,6 +191,12 @@ pub fn siblings(key: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (prefix, after)
 }
 
+/// Whether `to` is no further than the end of [`siblings`] of `from`.
+pub fn ends_among_siblings(from: &[u8], to: &[u8]) -> bool {
+    let prefix = &from[..from.len().min(PREFIX + 8)];
+    to.starts_with(prefix) || to <= prefix || to == keys::after(prefix)
+}
+
 /// The key of an inode's own row.
 pub fn inode_key(volume: VolumeId, ino: Ino) -> Vec<u8> {
     keys::inode(volume, ino)
@@ -203,10 +209,7 @@ pub fn is_inode_row(key: &[u8]) -> bool {
 
 /// Whether the inode of this row has no map rows at all. A row that cannot be read says no.
 pub fn has_no_map(value: &[u8]) -> bool {
-    row::body::<Inode>(value).is_ok_and(|row| {
-        let inline = if row.has(inode::INLINE) { types::BLOCK } else { 0 };
-        row.allocated == inline && !row.has(inode::TAIL)
-    })
+    row::body::<Inode>(value).is_ok_and(|row| !row.may_have_map())
 }
 
 /// The time up to which rows were changed.

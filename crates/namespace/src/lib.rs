@@ -57,8 +57,8 @@ pub use encoding::{
 };
 pub use files::maps;
 pub use journal::{
-    Expected, Home, JOURNAL_COMMANDS_MAX, Journaled, Single, any_slot, has_no_map, home, inode_key,
-    is_for_space, is_inode_row, predict, siblings,
+    Expected, Home, JOURNAL_COMMANDS_MAX, Journaled, Single, any_slot, ends_among_siblings, has_no_map, home,
+    inode_key, is_for_space, is_inode_row, predict, siblings,
 };
 pub use keys::{NAMESPACE_TABLE, RAFT_TABLE};
 pub use memory::MemoryRows;

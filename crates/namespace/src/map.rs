@@ -68,6 +68,8 @@ pub(crate) struct MapEdit {
     ino: Ino,
     generation: u32,
     tail: Tail,
+    /// There is no map row, so that none need be looked for.
+    bare: bool,
     extents: BTreeMap<ExtentId, (i64, i64)>,
     added: u64,
     removed: u64,
@@ -79,8 +81,8 @@ impl MapEdit {
             return Err(RowsError(format!("inode {ino} has a map but no row")).into());
         };
         let tail = tail(tx.over, tx.id, ino, &inode)?;
-        let generation = inode.map_gen;
-        Ok(MapEdit { ino, generation, tail, extents: BTreeMap::new(), added: 0, removed: 0 })
+        let (generation, bare) = (inode.map_gen, !inode.may_have_map());
+        Ok(MapEdit { ino, generation, tail, bare, extents: BTreeMap::new(), added: 0, removed: 0 })
     }
 
     fn count(&mut self, start: u64, row: &Map, gained: bool) {
@@ -100,6 +102,7 @@ impl MapEdit {
 
     fn store(&mut self, tx: &mut Tx<'_, '_>, start: u64, row: Map) {
         self.count(start, &row, true);
+        self.bare = false;
         let key = keys::map(tx.id, self.ino, start);
         tx.put(key, &row);
     }
@@ -142,6 +145,9 @@ impl MapEdit {
 
     /// Makes `from..to` a hole.
     pub(crate) fn clear(&mut self, tx: &mut Tx<'_, '_>, from: u64, to: u64) -> Outcome<()> {
+        if self.bare {
+            return Ok(());
+        }
         let rows = touching(tx.over, tx.id, self.ino, from, to, usize::MAX)?;
         self.clear_rows(tx, &rows, from, to);
         Ok(())

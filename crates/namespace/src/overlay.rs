@@ -13,11 +13,18 @@ pub(crate) struct Overlay<'a> {
     changes: BTreeMap<Vec<u8>, Write>,
     /// Since the last `settle`: keys with what `changes` had for them.
     undo: Vec<(Vec<u8>, Option<Write>)>,
+    /// Nothing will be taken back.
+    once: bool,
 }
 
 impl<'a> Overlay<'a> {
     pub(crate) fn new(rows: &'a dyn Rows) -> Overlay<'a> {
-        Overlay { rows, changes: BTreeMap::new(), undo: Vec::new() }
+        Overlay { rows, changes: BTreeMap::new(), undo: Vec::new(), once: false }
+    }
+
+    /// For a single command, of which nothing is used if it fails.
+    pub(crate) fn once(rows: &'a dyn Rows) -> Overlay<'a> {
+        Overlay { once: true, ..Overlay::new(rows) }
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -29,6 +36,10 @@ impl<'a> Overlay<'a> {
     }
 
     fn change(&mut self, key: Vec<u8>, write: Write) {
+        if self.once {
+            self.changes.insert(key, write);
+            return;
+        }
         let before = self.changes.insert(key.clone(), write);
         self.undo.push((key, before));
     }

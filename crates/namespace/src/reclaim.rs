@@ -2,12 +2,13 @@
 
 use alloc::format;
 use alloc::vec::Vec;
-use types::{ExtentId, Ino, SessionId};
+use types::{ExtentId, Grant, Ino, SessionId};
 
 use crate::command::Reply;
 use crate::keys::{self, KeyReader, class, kind};
 use crate::map::MapEdit;
 use crate::overlay::Overlay;
+use crate::query::FileKind;
 use crate::row;
 use crate::row::data::{Extent, Map};
 use crate::row::inode;
@@ -71,18 +72,22 @@ fn some<T: Wire>(
 /// Rows of a nameless inode that nobody has open; the inode itself last. How many were looked at.
 fn inode_rows(tx: &mut Tx<'_, '_>, ino: Ino, max: usize) -> Outcome<usize> {
     let item = keys::reclaim(tx.id, class::INODE, ino.0);
-    if tx.stored_inode(ino)?.is_none() {
+    let Some(inode) = tx.stored_inode(ino)?.cloned() else {
         tx.over.delete(item);
         return Ok(1);
-    }
-    let maps = keys::of_inode(tx.id, kind::MAP, ino);
-    let rows = some::<Map>(tx, &maps, &keys::after(&maps), max)?;
+    };
+    // The row tells what else there is. To look for rows that are not there, or to delete them, is most of the work
+    // where many small files go.
+    let mut used = 0;
     let mut edit = MapEdit::begin(tx, ino)?;
-    for (key, row) in &rows {
-        edit.remove(tx, keys::last_u64(key), row);
+    if inode.may_have_map() {
+        let maps = keys::of_inode(tx.id, kind::MAP, ino);
+        for (key, row) in some::<Map>(tx, &maps, &keys::after(&maps), max)? {
+            edit.remove(tx, keys::last_u64(&key), &row);
+            used += 1;
+        }
     }
-    let mut used = rows.len();
-    if used < max {
+    if used < max && inode.xattr_bytes > 0 {
         let xattrs = keys::of_inode(tx.id, kind::XATTR, ino);
         for (key, _) in some::<Xattr>(tx, &xattrs, &keys::after(&xattrs), max - used)? {
             tx.over.delete(key);
@@ -93,14 +98,20 @@ fn inode_rows(tx: &mut Tx<'_, '_>, ino: Ino, max: usize) -> Outcome<usize> {
         edit.finish(tx)?;
         return Ok(used);
     }
-    if let Some(row) = tx.stored_inode(ino)? {
-        edit.count_inline(row.has(inode::INLINE), false);
-    }
+    edit.count_inline(inode.has(inode::INLINE), false);
     edit.finish(tx)?;
-    for kind in [kind::INLINE, kind::SYMLINK, kind::WRITER] {
-        tx.over.delete(keys::of_inode(tx.id, kind, ino));
+    for (kind, is_there) in [
+        (kind::INLINE, inode.has(inode::INLINE)),
+        (kind::SYMLINK, inode.kind == FileKind::Symlink),
+        (kind::WRITER, inode.grant != Grant(0)),
+    ] {
+        if is_there {
+            tx.over.delete(keys::of_inode(tx.id, kind, ino));
+        }
     }
-    tx.over.delete(keys::reclaim(tx.id, class::TAIL, ino.0));
+    if inode.has(inode::TAIL) {
+        tx.over.delete(keys::reclaim(tx.id, class::TAIL, ino.0));
+    }
     tx.over.delete(item);
     tx.forget_inode(ino)?;
     Ok(used + 1)

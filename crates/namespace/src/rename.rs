@@ -4,7 +4,7 @@ use types::{Errno, Ino, SessionId};
 
 use crate::command::{Cred, RenameMode, Reply};
 use crate::keys;
-use crate::names;
+use crate::names::{self, Search};
 use crate::projects;
 use crate::query::{Attr, FileKind};
 use crate::remove;
@@ -37,9 +37,9 @@ pub(crate) fn rename(
     let dir = tx.dir(names.parent)?.clone();
     let new_dir = tx.dir(names.new_parent)?.clone();
     let old = names::existing(tx, names.parent, names.name)?;
-    let new = names::find(tx.over, tx.id, &tx.volume, names.new_parent, names.new_name)?;
+    let new = names::search(tx.over, tx.id, &tx.volume, names.new_parent, names.new_name)?;
     let moved = tx.inode(old.1.ino)?.clone();
-    if let Some((_, dentry)) = &new {
+    if let Some((_, dentry)) = &new.found {
         if matches!(mode, RenameMode::NoReplace | RenameMode::NoReplaceWhiteout) {
             return Err(Errno::EEXIST.into());
         }
@@ -49,7 +49,7 @@ pub(crate) fn rename(
         }
     }
     remove::check_sticky(&dir, &moved, cred)?;
-    if let Some((_, dentry)) = &new {
+    if let Some((_, dentry)) = &new.found {
         let there = tx.inode(dentry.ino)?.clone();
         remove::check_sticky(&new_dir, &there, cred)?;
         if mode == RenameMode::Exchange && there.is_dir() {
@@ -60,14 +60,12 @@ pub(crate) fn rename(
         refuse_inside(tx, old.1.ino, names.new_parent)?;
     }
     projects::rename(tx, old.1.ino, dir.project, new_dir.project)?;
-    match (mode, new) {
-        (RenameMode::Exchange, None) => Err(Errno::ENOENT.into()),
-        (RenameMode::Exchange, Some(new)) => {
-            projects::rename(tx, new.1.ino, new_dir.project, dir.project)?;
-            exchange(tx, names, old, new)
-        }
-        (_, new) => replace(tx, names, old, new, mode, pinned_by, cred),
+    if mode != RenameMode::Exchange {
+        return replace(tx, names, old, new, mode, pinned_by, cred);
     }
+    let new = new.found.ok_or(Errno::ENOENT)?;
+    projects::rename(tx, new.1.ino, new_dir.project, dir.project)?;
+    exchange(tx, names, old, new)
 }
 
 /// `EINVAL` if `dir` is `moving` or lies below it: a directory cannot go into itself.
@@ -120,7 +118,7 @@ fn replace(
     tx: &mut Tx<'_, '_>,
     names: Names<'_>,
     old: Found,
-    new: Option<Found>,
+    new: Search,
     mode: RenameMode,
     pinned_by: Option<SessionId>,
     cred: Cred,
@@ -128,7 +126,7 @@ fn replace(
     let now = tx.now;
     let (old_cookie, Dentry { ino, kind, .. }) = old;
     let is_dir = kind == FileKind::Directory;
-    if let Some((_, there)) = &new {
+    if let Some((_, there)) = &new.found {
         match (is_dir, there.kind == FileKind::Directory) {
             (true, false) => return Err(Errno::ENOTDIR.into()),
             (false, true) => return Err(Errno::EISDIR.into()),
@@ -142,12 +140,20 @@ fn replace(
     } else {
         tx.over.delete(keys::dentry(tx.id, names.parent, old_cookie));
     }
-    let (new_cookie, other) = match new {
+    let (new_cookie, other) = match &new.found {
         Some((cookie, there)) => {
-            names::place_at(tx, names.new_parent, cookie, names.new_name, ino, kind);
-            (cookie, Some(drop_replaced(tx, names.new_parent, cookie, there.ino, pinned_by)?))
+            names::place_at(tx, names.new_parent, *cookie, names.new_name, ino, kind);
+            (*cookie, Some(drop_replaced(tx, names.new_parent, *cookie, there.ino, pinned_by)?))
         }
-        None => (names::place(tx, names.new_parent, names.new_name, ino, kind)?, None),
+        // The cookie that the old name has left may be the lowest that is free.
+        None if names.new_parent == names.parent && new.first == old_cookie & !0xFF => {
+            (names::place(tx, names.new_parent, names.new_name, ino, kind)?, None)
+        }
+        None => {
+            let cookie = new.vacant()?;
+            names::place_at(tx, names.new_parent, cookie, names.new_name, ino, kind);
+            (cookie, None)
+        }
     };
     names::move_pointer(tx, ino, (names.parent, old_cookie), (names.new_parent, new_cookie))?;
     if is_dir {

@@ -22,6 +22,9 @@ const VERSION: u8 = 1;
 /// The snapshot number at which rows are born: there are no snapshots yet.
 const BORN: u64 = 0;
 
+/// Bytes before the body.
+const HEADER: usize = 9;
+
 /// The body of a row whose key says everything: `P` (by inode, directory and cookie: one for each name while there is
 /// more than one) and some of `G`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +40,8 @@ impl Wire for Empty {
 
 /// The value of a row with this body.
 pub(crate) fn value<T: Wire>(body: &T) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
+    // Most fields take as many bytes as in memory. Values are kept, so what is too much is as bad as growing.
+    let mut out = Vec::with_capacity(HEADER + size_of::<T>());
     VERSION.write(&mut out);
     BORN.write(&mut out);
     body.write(&mut out);

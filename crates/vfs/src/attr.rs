@@ -176,13 +176,11 @@ impl Vfs {
     pub(crate) async fn store_touch(&self, node: &Node) {
         // A utimes call must not be overtaken by a read that came before it.
         let _not_while_set = node.size.read().await;
-        if node.state().touched.is_none() {
-            return self.touch_is_done(node, None);
-        }
+        let Some(at) = node.state().touched else { return self.touch_is_done(node, None) };
         // Whether the atime moves is judged by the mtime, which must be in the rows for that.
         let _told_elsewhere = self.flush_node(node).await;
         let asked = self.table.asked();
-        let reply = self.call(Command::Touch { ino: node.ino }).await;
+        let reply = self.call(Command::Touch { ino: node.ino, at }).await;
         let stored = match reply {
             Ok(Reply::Attr(attr)) => Some((asked, attr)),
             Ok(other) => {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arena::Summary;
@@ -16,6 +16,10 @@ use crate::vfs::Vfs;
 
 /// No accepted write is older than this when its flush begins.
 const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long files gather that were closed: many that are flushed side by side share the flushes of the disk. Whoever
+/// waits for one, by fsync, flushes it himself.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// How many files are flushed at once.
 const FLUSHES: usize = 8;
@@ -29,6 +33,38 @@ const PRESSURE: u64 = 60;
 /// A file with so many bytes to flush is flushed at once: whoever writes on and then waits for all of it finds most of
 /// it stored, and the disk has work while more is accepted.
 pub(crate) const STREAM_BYTES: u64 = 8 << 20;
+
+/// Inodes that were closed with data to flush.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    inos: BTreeSet<Ino>,
+    /// When the first of them was.
+    since: Duration,
+}
+
+impl Closed {
+    /// Whether it is the first.
+    fn add(&mut self, ino: Ino, now: Duration) -> bool {
+        let first = self.inos.is_empty();
+        if first {
+            self.since = now;
+        }
+        self.inos.insert(ino) && first
+    }
+
+    /// After which time they are to be flushed, if there are any.
+    fn due_in(&self, now: Duration) -> Option<Duration> {
+        (!self.inos.is_empty()).then(|| (self.since + LINGER).saturating_sub(now))
+    }
+
+    /// All of them, if it is time.
+    fn take(&mut self, hurry: bool, now: Duration) -> BTreeSet<Ino> {
+        match self.due_in(now) {
+            Some(left) if hurry || left.is_zero() => std::mem::take(&mut self.inos),
+            _ => BTreeSet::new(),
+        }
+    }
+}
 
 /// Not everything that was accepted is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -125,8 +161,8 @@ impl Vfs {
             self.give_up(*errno);
             return None;
         }
-        let closed = std::mem::take(&mut *self.closed.lock().unwrap_or_else(PoisonError::into_inner));
         let pressure = self.is_under_pressure();
+        let closed = self.closed().take(pressure, self.clock.elapsed());
         let dirty = self.arena.dirty(ROUND);
         let is_due = |one: &&Summary| pressure || one.bytes >= STREAM_BYTES || self.age(one) >= AGE_MAX;
         let due: BTreeSet<Ino> = dirty.iter().filter(is_due).map(|one| one.ino).collect();
@@ -138,6 +174,17 @@ impl Vfs {
             self.freed.notify_waiters();
         }
         self.next_round()
+    }
+
+    /// The data of a closed file is to be flushed soon.
+    pub(crate) fn flush_soon(&self, ino: Ino) {
+        if self.closed().add(ino, self.clock.elapsed()) {
+            self.work.notify_one();
+        }
+    }
+
+    fn closed(&self) -> MutexGuard<'_, Closed> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_round(&self) -> Option<Duration> {
@@ -154,7 +201,7 @@ impl Vfs {
                 None => AGE_MAX.saturating_sub(self.age(&one)),
             }
         });
-        let soonest = waits.min().map(|span| span.max(SHORTEST));
+        let soonest = waits.chain(self.closed().due_in(now)).min().map(|span| span.max(SHORTEST));
         if touched { Some(soonest.unwrap_or(AGE_MAX).min(AGE_MAX)) } else { soonest }
     }
 

@@ -25,7 +25,8 @@ impl Handle {
         self.0 >> 60 & READ != 0
     }
 
-    pub(crate) fn writes(self) -> bool {
+    /// Whether data can be written through it.
+    pub fn writes(self) -> bool {
         self.0 >> 60 & WRITE != 0
     }
 

@@ -163,25 +163,55 @@ impl Vfs {
         }
         let within = self.node(parent);
         let _name = self.lock_name(parent, &name).await;
-        let victim = self.named(parent, &name).await?.ok_or(Errno::ENOENT)?;
-        let victim = self.node(victim);
-        // An open that comes now waits: it then finds the inode pinned, or gone.
-        let _pins = victim.pins.write().await;
-        let pinned = victim.state().opens > 0;
         let cred = ctx.cred;
-        let command = match directory {
+        let remove = |name, pinned| match directory {
             true => Command::Rmdir { parent, name, pinned, cred },
             false => Command::Unlink { parent, name, pinned, cred },
         };
         let changing = within.change();
         let asked = self.table.asked();
-        let reply = self.call(command).await?;
+        // Nearly always nobody has it open and nothing of it is left to be stored.
+        let mut agree = |reply: &Reply| self.may_go(reply);
+        if let Some(reply) = self.call_if(remove(name.clone(), false), &mut agree).await? {
+            drop(changing);
+            let Reply::Removed(attr) = reply else { return Err(errno::of_wrong_reply(&reply)) };
+            self.lost_a_name(&self.node(attr.ino), asked, attr, false).await;
+            return Ok(Outcome::Done);
+        }
+        drop(changing);
+        let victim = self.named(parent, &name).await?.ok_or(Errno::ENOENT)?;
+        let victim = self.node(victim);
+        // An open that comes now waits: it then finds the inode pinned, or gone.
+        let _pins = victim.pins.write().await;
+        let pinned = victim.state().opens > 0;
+        let changing = within.change();
+        let asked = self.table.asked();
+        let reply = self.call(remove(name, pinned)).await?;
         drop(changing);
         match reply {
             Reply::Removed(attr) => self.lost_a_name(&victim, asked, attr, pinned).await,
             other => return Err(errno::of_wrong_reply(&other)),
         }
         Ok(Outcome::Done)
+    }
+
+    /// Whether a name can go without a look at who has the inode open. If it is its last one, the inode is gone from
+    /// here on: an open that is under way finds it so, as it looks and counts itself in one step.
+    fn may_go(&self, reply: &Reply) -> bool {
+        let Reply::Removed(attr) = reply else { return false };
+        if attr.nlink > 0 {
+            return true;
+        }
+        let node = self.node(attr.ino);
+        if self.arena.summary(attr.ino).is_some() {
+            return false;
+        }
+        let mut state = node.state();
+        if state.opens > 0 {
+            return false;
+        }
+        state.set_gone(*attr);
+        true
     }
 
     /// A node has the attributes `attr` after one of its names went.
@@ -227,6 +257,29 @@ impl Vfs {
         }
         let (from, to) = (self.node(parent), self.node(new_parent));
         let _names = self.lock_names((parent, &name), (new_parent, &new_name)).await;
+        let cred = ctx.cred;
+        let rename = |(name, new_name), pinned| Command::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            mode,
+            pinned,
+            cred,
+        };
+        let changing = (from.change(), to.change());
+        let asked = self.table.asked();
+        let mut agree = |reply: &Reply| matches!(reply, Reply::Renamed { other, .. } if other.is_none() || !mode_replaces(mode));
+        let command = rename((name.clone(), new_name.clone()), false);
+        if let Some(reply) = self.call_if(command, &mut agree).await? {
+            drop(changing);
+            let Reply::Renamed { moved, other } = reply else { return Err(errno::of_wrong_reply(&reply)) };
+            for attr in [Some(moved), other].into_iter().flatten() {
+                self.node(attr.ino).state().store(asked, attr);
+            }
+            return Ok(Outcome::Done);
+        }
+        drop(changing);
         let moved = self.named(parent, &name).await?.ok_or(Errno::ENOENT)?;
         let there = self.named(new_parent, &new_name).await?;
         let moved = self.node(moved);
@@ -243,10 +296,9 @@ impl Vfs {
             None => None,
         };
         let pinned = replaced.as_ref().is_some_and(|node| node.state().opens > 0);
-        let command = Command::Rename { parent, name, new_parent, new_name, mode, pinned, cred: ctx.cred };
         let changing = (from.change(), to.change());
         let asked = self.table.asked();
-        let reply = self.call(command).await?;
+        let reply = self.call(rename((name, new_name), pinned)).await?;
         drop(changing);
         let Reply::Renamed { moved: attr, other } = reply else {
             return Err(errno::of_wrong_reply(&reply));

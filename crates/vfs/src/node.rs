@@ -216,7 +216,8 @@ impl State {
 
     /// Whether the attributes will change by themselves: the kernel must not remember them.
     pub(crate) fn is_settled(&self, dirty: Option<&Summary>) -> bool {
-        self.changing == 0 && dirty.is_none() && self.touched.is_none() && self.kill_priv.is_none()
+        // An atime that is not stored yet will be stored as it is shown.
+        self.changing == 0 && dirty.is_none() && self.kill_priv.is_none()
     }
 
     /// Whether a read moves the atime (relatime): it is not after the last change, or a day old.

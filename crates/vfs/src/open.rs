@@ -61,8 +61,8 @@ impl Vfs {
     /// close(2) of one descriptor: the flush of its data begins, and it hears of what went wrong so far.
     pub(crate) fn close(&self, ino: Ino, handle: Handle) -> Result<Outcome, Errno> {
         let Some(node) = self.table.find(ino) else { return Ok(Outcome::Done) };
-        if handle.writes() {
-            self.flush_soon(&node);
+        if handle.writes() && self.arena.summary(ino).is_some() {
+            self.flush_soon(ino);
         }
         self.hear_of_late_error(&node, handle)?;
         // The data is still there and will be tried again, but whoever closes now may not ask again.
@@ -76,8 +76,8 @@ impl Vfs {
     pub(crate) async fn release(&self, ino: Ino, handle: Handle) -> Result<Outcome, Errno> {
         let Some(node) = self.table.find(ino) else { return Ok(Outcome::Done) };
         node.state().told.retain(|(serial, _)| *serial != handle.serial());
-        if handle.writes() {
-            self.flush_soon(&node);
+        if handle.writes() && self.arena.summary(ino).is_some() {
+            self.flush_soon(ino);
         }
         self.close_one(&node).await;
         Ok(Outcome::Done)
@@ -100,14 +100,6 @@ impl Vfs {
         if let Err(error) = self.call(Command::Unpin { ino: node.ino }).await {
             // It goes with the session at the latest.
             tracing::debug!(ino = node.ino.0, %error, "an unlinked file was not released");
-        }
-    }
-
-    /// The data of a file is to be flushed by the next round.
-    fn flush_soon(&self, node: &Node) {
-        if self.arena.summary(node.ino).is_some() {
-            self.closed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(node.ino);
-            self.work.notify_one();
         }
     }
 

@@ -16,6 +16,7 @@ use crate::ahead::Kept;
 use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
+use crate::flusher::Closed;
 use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
 use crate::quota::Quotas;
@@ -79,7 +80,7 @@ pub struct Vfs {
     /// Inodes whose atime is to be stored.
     pub(crate) touched: std::sync::Mutex<std::collections::BTreeSet<Ino>>,
     /// Inodes that were closed with data to flush.
-    pub(crate) closed: std::sync::Mutex<std::collections::BTreeSet<Ino>>,
+    pub(crate) closed: std::sync::Mutex<Closed>,
     /// The error of the last round of flushes, if none of them succeeded.
     pub(crate) stuck: std::sync::Mutex<Option<Errno>>,
     /// Why nothing can be changed any more, once that is so.
@@ -223,6 +224,19 @@ impl Vfs {
     pub(crate) async fn call(&self, command: Command) -> Result<Reply, Errno> {
         match self.session.call(command).await {
             Ok(Reply::Failed(errno)) => Err(errno),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.no_answer(&error)),
+        }
+    }
+
+    /// As [`Vfs::call`], if `agree` says so of what the command comes to; `None` if not, and then nothing was done.
+    pub(crate) async fn call_if(
+        &self,
+        command: Command,
+        agree: &mut (dyn FnMut(&Reply) -> bool + Send),
+    ) -> Result<Option<Reply>, Errno> {
+        match self.session.call_if(command, agree).await {
+            Ok(Some(Reply::Failed(errno))) => Err(errno),
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.no_answer(&error)),
         }

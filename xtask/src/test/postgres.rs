@@ -39,8 +39,8 @@ const GONE_MAX_MS: u64 = 200;
 /// Blocks that wait for a flush at a busy moment.
 const BUSY_BLOCKS_MAX: u64 = 100;
 
-/// When no cut found anything unflushed, at most so many more are made until one does.
-const MORE_CUTS_MAX: u64 = 5;
+/// For cuts that found nothing unflushed, at most so many others are made.
+const MORE_CUTS_MAX: u64 = 15;
 
 type Cycles = fn(&Run) -> anyhow::Result<u64>;
 
@@ -176,11 +176,10 @@ fn power_cuts(run: &Run) -> anyhow::Result<u64> {
     let cycles = run.count(1, 5);
     let mut disk = Disk::new(&scratch, DISK_BYTES)?;
     let (mut bench, mut served) = Bench::new(run, &place, &scratch, disk.folder().join("data"))?;
-    let mut forgotten = 0;
-    let mut cycle = 0;
-    // A run in which the disk lost nothing has shown nothing.
-    while cycle < cycles || (forgotten == 0 && cycle < cycles + MORE_CUTS_MAX) {
-        let mut random = Random::new(run.seed.wrapping_add(1000 + cycle));
+    let (mut cuts, mut shown) = (0, 0);
+    // A cut in which the disk lost nothing has shown nothing, and is made up for by another one.
+    while shown < cycles && cuts < cycles + MORE_CUTS_MAX {
+        let mut random = Random::new(run.seed.wrapping_add(1000 + cuts));
         let loss = Loss::choose(&mut random);
         let cut: Cut = bench.crash(&mut random, |random| {
             let cut = disk.cut_busy(random.below(BUSY_BLOCKS_MAX) as usize, loss, random)?;
@@ -188,16 +187,16 @@ fn power_cuts(run: &Run) -> anyhow::Result<u64> {
             served.kill()?;
             Ok(cut)
         })?;
-        forgotten += cut.lost + cut.torn;
+        shown += u64::from(cut.lost + cut.torn > 0);
         disk.come_back().context("bring the disk back")?;
-        cycle += 1;
+        cuts += 1;
         let what = format!(
-            "power cut {cycle}/{cycles} ({loss:?}: {} blocks lost, {} kept, {} torn)",
+            "power cut {shown}/{cycles} ({loss:?}: {} blocks lost, {} kept, {} torn)",
             cut.lost, cut.kept, cut.torn
         );
         served = bench.check(&what)?;
     }
     bench.end(served)?;
-    ensure!(forgotten > 0, "void: no cut took anything away");
-    Ok(cycle)
+    ensure!(shown == cycles, "void: only {shown} of {cuts} cuts took anything away, {cycles} are wanted");
+    Ok(shown)
 }

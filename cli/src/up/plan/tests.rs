@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use types::ByteSize;
 use uuid::Uuid;
 
-use super::{BESIDE, CAPACITY_MIN, DiskPlan, bind, disk, free_bytes, known_disks, new_disks, not_within};
+use super::{
+    BESIDE, CAPACITY_MIN, DiskPlan, bind, capacity_is_of_files, disk, free_bytes, known_disks, new_disks,
+    not_within,
+};
 use crate::args::UpArgs;
 use crate::data_dir::{DataDir, DiskRecord, State};
 
@@ -147,4 +150,14 @@ fn a_disk_that_is_asked_to_have_its_files_size_is_grown_to_it() {
     }
     assert_eq!(plan(None), DiskPlan::File(path.clone(), None));
     assert!(disk(&path, Some(ByteSize(1 << 19))).is_err());
+}
+
+#[test]
+fn a_size_for_block_devices_alone_is_refused() {
+    let device = || DiskPlan::Device(PathBuf::from("/dev/one"));
+    let size = Some(ByteSize(1 << 30));
+    refusal(capacity_is_of_files(&[device()], size), "leave it out");
+    assert!(capacity_is_of_files(&[device()], None).is_ok());
+    let mixed = [device(), DiskPlan::File(PathBuf::from("two"), size)];
+    assert!(capacity_is_of_files(&mixed, size).is_ok());
 }

@@ -32,7 +32,7 @@ pub(super) fn inodes_of(command: &Command) -> Option<Vec<Ino>> {
         | Command::RemoveXattr { ino, .. }
         | Command::GrantWrite { ino }
         | Command::Rewrite { ino, .. }
-        | Command::Touch { ino } => Some(vec![*ino]),
+        | Command::Touch { ino, .. } => Some(vec![*ino]),
         _ => None,
     }
 }

@@ -240,12 +240,11 @@ impl Group {
     }
 
     /// The end of what is known from `key` on, at most `to`; `None` if `key` is not known.
-    pub(super) fn known_until(&self, key: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn known_until<'a>(&'a self, key: &[u8], to: &'a [u8]) -> Option<&'a [u8]> {
         if self.whole {
-            return Some(to.to_vec());
+            return Some(to);
         }
-        let end = self.ranges.end_of(key)?;
-        Some(if end < to { end.to_vec() } else { to.to_vec() })
+        Some(self.ranges.end_of(key)?.min(to))
     }
 
     /// Known rows of a range.

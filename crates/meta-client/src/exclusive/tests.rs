@@ -418,6 +418,45 @@ async fn a_service_that_comes_to_another_result_ends_the_mount() {
     assert!(matches!(mount.call(create("c")).await, Err(SessionError::Diverged(_))));
 }
 
+/// Whoever does not agree with what a command would come to finds nothing of it, and the agreed one is run as shown.
+#[tokio::test]
+async fn a_command_is_run_only_if_its_caller_agrees_with_the_reply() {
+    let service = Slow::new(1, false, 1 << 40);
+    let clock = Arc::new(Hand(AtomicI64::new(1_000_000)));
+    let mount = mount(&service, &clock, 1 << 20).await;
+    let get = |ino| Query::GetAttr { volume: VOLUME, ino };
+    let Ok(Reply::Attr(file)) = mount.call(create("file")).await else { panic!("no file") };
+    let before = mount.mark();
+    assert_eq!(mount.call_if(create("other"), &mut |_| false).await, Ok(None));
+    let refused = mount.call_if(create("file"), &mut |_| panic!("a refusal is shown")).await;
+    assert_eq!(refused, Ok(Some(Reply::Failed(Errno::EEXIST))));
+    assert_eq!(mount.mark(), before, "nothing was put in order");
+    let other = Query::Lookup { volume: VOLUME, parent: Ino::ROOT, name: b"other".to_vec() };
+    assert_eq!(mount.read(other).await, Ok(Answer::Failed(Errno::ENOENT)));
+
+    let mut shown = None;
+    let mut agree = |reply: &Reply| {
+        shown = Some(reply.clone());
+        true
+    };
+    let unlink = Command::Unlink { parent: Ino::ROOT, name: b"file".to_vec(), pinned: false, cred: ROOT };
+    let reply = mount.call_if(unlink, &mut agree).await.expect("a reply");
+    assert!(matches!(&reply, Some(Reply::Removed(attr)) if attr.ino == file.ino), "{reply:?}");
+    assert_eq!(reply, shown);
+    assert_eq!(mount.read(get(file.ino)).await, Ok(Answer::Failed(Errno::ESTALE)));
+
+    let Ok(Reply::Attr(file)) = mount.call(create("file")).await else { panic!("no file") };
+    let (mode, len) = (FallocateMode::Allocate, 8192);
+    let reserve = Command::Fallocate { ino: file.ino, mode, offset: 0, len, kill_priv: false };
+    assert!(matches!(mount.call_if(reserve, &mut |_| true).await, Ok(Some(Reply::Attr(_)))));
+    let cut = SetAttr { size: Some(100), ..SetAttr::default() };
+    let cut = Command::SetAttr { ino: file.ino, set: cut, kill_priv: false, applied: None, cred: ROOT };
+    assert_eq!(mount.call_if(cut, &mut |_| true).await, Ok(None), "only the service knows the map");
+    mount.sync().await.expect("a sync");
+    let there = namespace::query(&service.state().rows, &get(file.ino)).expect("sound rows");
+    assert!(matches!(there, Answer::Attr(attr) if attr.size == 8192));
+}
+
 #[tokio::test]
 async fn space_that_reclaim_gave_back_is_seen() {
     let service = Slow::new(1, false, 8192);

@@ -112,7 +112,7 @@ impl Rows for View<'_> {
             _ => return self.fail(Missing::Foreign),
         };
         // A range over several inodes is nothing that a mount reads.
-        if to > namespace::siblings(from).1.as_slice() {
+        if !namespace::ends_among_siblings(from, to) {
             return self.fail(Missing::Foreign);
         }
         let group = self.group(ino)?;
@@ -122,13 +122,13 @@ impl Rows for View<'_> {
         };
         if backward {
             if until != to {
-                return self.fail(Missing::Rows(ino, until, to.to_vec()));
+                return self.fail(Missing::Rows(ino, until.to_vec(), to.to_vec()));
             }
             let _all = group.range(from, to).rev().all(|(key, value)| each(key, value));
             return Ok(());
         }
-        if group.range(from, &until).all(|(key, value)| each(key, value)) && until != to {
-            return self.fail(Missing::Rows(ino, until, to.to_vec()));
+        if group.range(from, until).all(|(key, value)| each(key, value)) && until != to {
+            return self.fail(Missing::Rows(ino, until.to_vec(), to.to_vec()));
         }
         Ok(())
     }

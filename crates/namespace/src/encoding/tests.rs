@@ -71,7 +71,7 @@ fn commands() -> Vec<Command> {
                 .map(|expected| Journaled { time: Nanos(5), expected, command: Command::Unpin { ino } })
                 .to_vec(),
         },
-        Command::Touch { ino },
+        Command::Touch { ino, at: Nanos(-5) },
         Command::CopyRange {
             from: ino,
             from_offset: 1,
@@ -276,7 +276,7 @@ fn bytes_of_nobody_are_refused() {
     let mut newer = good;
     newer[0] = 2;
     assert_eq!(decode_entry(&newer), Err(DecodeError::Version(2)));
-    let many = vec![Envelope { slot: None, command: Command::Touch { ino: Ino(1) } }; 513];
+    let many = vec![Envelope { slot: None, command: Command::Touch { ino: Ino(1), at: Nanos(0) } }; 513];
     let many = encode_entry(&Entry { time: Nanos(0), commands: many });
     assert_eq!(decode_entry(&many), Err(DecodeError::Bound("the number of commands")));
     // A count of 2^32 - 1 with nothing behind it.
@@ -286,7 +286,7 @@ fn bytes_of_nobody_are_refused() {
 #[test]
 fn a_journal_holds_no_journal() {
     let item = |command| Journaled { time: Nanos(1), expected: Expected::Success, command };
-    let inner = Command::Journal { commands: vec![item(Command::Touch { ino: Ino(1) })] };
+    let inner = Command::Journal { commands: vec![item(Command::Touch { ino: Ino(1), at: Nanos(0) })] };
     let outer = Envelope { slot: Some(slot()), command: Command::Journal { commands: vec![item(inner)] } };
     let refused = DecodeError::Tag { what: "a journaled command", tag: super::JOURNAL };
     assert_eq!(decode_envelope(&encode_envelope(&outer)), Err(refused));

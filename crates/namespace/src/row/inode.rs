@@ -99,6 +99,12 @@ impl Inode {
         self.flags & flag != 0
     }
 
+    /// Whether it can have map rows: all that it takes may be its inline row.
+    pub(crate) fn may_have_map(&self) -> bool {
+        let inline = if self.has(INLINE) { types::BLOCK } else { 0 };
+        self.allocated != inline || self.has(TAIL)
+    }
+
     pub(crate) fn set(&mut self, flag: u32, on: bool) {
         if on {
             self.flags |= flag;

@@ -308,11 +308,13 @@ impl Pair {
             }
             2 => {
                 let ino = self.any(b);
-                assert_eq!(done(self.run(Command::Touch { ino: Ino(ino) })), Ok(()));
-                let now = self.model.now;
+                // Read now, or at a moment that was.
+                let at = Nanos(if b.is_multiple_of(2) { i64::MAX } else { self.model.now.0 / 2 });
+                assert_eq!(done(self.run(Command::Touch { ino: Ino(ino), at })), Ok(()));
+                let at = at.min(self.model.now);
                 let node = self.model.at(ino);
-                if node.atime <= node.mtime || node.atime <= node.ctime {
-                    node.atime = now;
+                if at > node.atime && (node.atime <= node.mtime || node.atime <= node.ctime) {
+                    node.atime = at;
                 }
             }
             3 => {

@@ -149,13 +149,15 @@ fn times_of_writes_are_between_the_old_and_now() {
 fn relatime() {
     let mut world = World::new();
     let ino = world.file("f");
-    let touch = |world: &mut World| attr_of(world.run(Command::Touch { ino })).unwrap();
-    let first = touch(&mut world);
-    assert_eq!(first.atime, world.time);
-    assert_eq!(touch(&mut world), first, "it is newer than the data");
-    world.time.0 += 24 * 3600 * 1_000_000_000;
-    let day = touch(&mut world);
-    assert_eq!((day.atime, day.ctime, day.change), (world.time, first.ctime, first.change));
+    let touch = |world: &mut World, at| attr_of(world.run(Command::Touch { ino, at })).unwrap();
+    let first = touch(&mut world, Nanos(i64::MAX));
+    assert_eq!(first.atime, world.time, "nobody reads in the future");
+    assert_eq!(touch(&mut world, Nanos(i64::MAX)), first, "it is newer than the data");
+    let read = Nanos(first.atime.0 + 24 * 3600 * 1_000_000_000);
+    world.time.0 = read.0 + 77;
+    let day = touch(&mut world, read);
+    assert_eq!((day.atime, day.ctime, day.change), (read, first.ctime, first.change));
+    assert_eq!(touch(&mut world, first.atime), day, "it never goes back");
 }
 
 #[test]

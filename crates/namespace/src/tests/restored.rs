@@ -50,7 +50,7 @@ fn history(keep_until: Nanos) -> (World, World) {
 fn no_number_that_was_used_after_the_backup_comes_again() {
     let (lost, mut world) = history(Nanos(0));
     let old = world.lookup(Ino::ROOT, "old").unwrap().ino;
-    let touch = Command::Touch { ino: old };
+    let touch = Command::Touch { ino: old, at: Nanos(0) };
     assert_eq!(world.run(touch), Reply::Fenced, "the session of the backup is over");
     world.open(1);
     assert!(world.session.session > lost.session.session && world.session.epoch > lost.session.epoch);

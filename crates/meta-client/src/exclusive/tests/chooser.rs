@@ -70,7 +70,7 @@ impl Chooser {
                 Command::SetXattr { ino, name, value, mode: XattrMode::Set, cred }
             }
             16 => Command::RemoveXattr { ino, name: [b"user.".to_vec(), name].concat(), cred },
-            17 => Command::Touch { ino },
+            17 => Command::Touch { ino, at: Nanos(i64::MAX) },
             18 => {
                 let modes = [FallocateMode::Allocate, FallocateMode::PunchHole, FallocateMode::ZeroKeepSize];
                 let (mode, offset) = (self.random.pick(&modes), self.random.below(20_000));

@@ -48,6 +48,9 @@ pub(in crate::runtime) fn current() -> Arc<Shared> {
     CURRENT.with_borrow(|current| current.clone()).expect("only tasks of the executor call its runtime")
 }
 
+/// Polls of one help: a commit takes a few dozen. What is ready then is left to the loop.
+const HELP_MAX: usize = 256;
+
 /// Tasks by id, each with its waker.
 pub(super) type Tasks = BTreeMap<u64, (Task, Waker)>;
 
@@ -209,7 +212,7 @@ impl Help for Shared {
         let _owner = WakeOwner(&self);
         let Some(mut tasks) = self.turn() else { return };
         let _entered = Entered::new(&self);
-        loop {
+        for _ in 0..HELP_MAX {
             self.fire();
             let chosen = {
                 let mut state = self.lock();
