@@ -1,5 +1,6 @@
 //! A block device or preallocated file, driven by io_uring or by threads.
 
+use crate::later::Later;
 use crate::oneshot::{Promise, promise, ready};
 use crate::request::{Request, Waiter};
 use crate::ring::Ring;
@@ -154,6 +155,7 @@ impl FileDisk {
 
     /// Does an operation before this returns.
     fn serve_here(&self, mut request: Request) {
+        helping::before_waiting();
         let result = self.shared.serve(&mut request);
         if let Some(next) = self.shared.finish(request, result) {
             // The flush that others wait for is not for this thread to wait for.
@@ -208,7 +210,11 @@ impl BlockDev for FileDisk {
             return ready(Err(error));
         }
         let (promise, answer) = promise();
-        self.submit(Request::new(Waiter::Write(sync, promise), at.0, bufs));
+        let request = Request::new(Waiter::Write(sync, promise), at.0, bufs);
+        if request.is_short() && helping::in_scope() {
+            return Box::pin(Later::new(Arc::clone(&self.shared), request, answer));
+        }
+        self.submit(request);
         answer
     }
 
@@ -239,5 +245,7 @@ impl Drop for FileDisk {
             ring.close();
         }
         self.threads.close();
+        // What was not begun never will be.
+        self.shared.poison();
     }
 }

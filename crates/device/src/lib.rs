@@ -3,6 +3,7 @@
 mod buf;
 mod call;
 mod file_disk;
+mod later;
 mod oneshot;
 mod open;
 mod request;
@@ -23,7 +24,8 @@ use types::ByteOffset;
 pub type IoVec = Vec<IoBuf>;
 
 /// The result of one operation. The operation is submitted by the call that returned the future, not by polling it;
-/// dropping the future does not cancel it, and leaves its buffers to the device.
+/// dropping the future does not cancel it, and leaves its buffers to the device. But in a [`helping::Scope`] a short
+/// write of a real disk is done by who polls the future first, and not at all if nobody does: who asks for it may hold a lock.
 pub type IoFuture<T> = Pin<Box<dyn Future<Output = Result<T, IoError>> + Send>>;
 
 /// What a disk is like.

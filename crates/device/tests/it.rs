@@ -284,3 +284,29 @@ fn a_disk_file_is_created_whole_or_not_at_all_and_grows() {
     grow_disk_file(&path, 1 << 50).expect_err("no filesystem here holds a pebibyte");
     assert_eq!(std::fs::metadata(&path).expect("stat").len(), before);
 }
+
+#[test]
+fn in_a_scope_a_short_write_is_done_when_it_is_awaited() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for backend in backends() {
+        let (_folder, path) = file(8 * MIB);
+        let disk = open_disk(&path, OpenOptions { direct: false, ..options(backend) }).expect("open");
+        let byte = |block: usize| std::fs::read(&path).expect("read the file")[block * 4096];
+        let scope = helping::Scope::enter();
+        let start = |block: u64| {
+            disk.write(ByteOffset(block * 4096), vec![filled(1, 7)], Durability::Buffered, IoClass::Write)
+        };
+        // Whoever asks may hold a lock: nothing may wait for the disk here.
+        let (done, dropped, late) = (start(1), start(2), start(3));
+        assert_eq!([1, 2, 3].map(byte), [0, 0, 0]);
+        runtime.block_on(done).expect("written");
+        drop(dropped);
+        runtime.block_on(disk.flush()).expect("flushed within the call");
+        assert_eq!([1, 2, 3].map(byte), [7, 0, 0]);
+        drop(disk);
+        let late = runtime.block_on(late).map(drop);
+        assert_eq!(late, Err(IoError::Gone), "the disk may be somebody else's now");
+        drop(scope);
+        assert_eq!([1, 2, 3].map(byte), [7, 0, 0]);
+    }
+}

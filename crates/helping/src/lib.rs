@@ -29,10 +29,23 @@ pub trait Help: Send + Sync {
     fn wake_own(&self);
 }
 
+/// What the scope of a thread knows.
+struct Open {
+    /// What was woken in it.
+    owed: Vec<Arc<dyn Help>>,
+    /// What the thread is polling: what that wakes of itself it sees by itself.
+    here: Option<Arc<dyn Help>>,
+}
+
 thread_local! {
     static WAITS_HERE: Cell<bool> = const { Cell::new(false) };
-    /// What was woken in the scope of this thread.
-    static OWED: RefCell<Option<Vec<Arc<dyn Help>>>> = const { RefCell::new(None) };
+    static OPEN: RefCell<Option<Open>> = const { RefCell::new(None) };
+}
+
+/// What `look` finds in the scope of the calling thread; `None` without one.
+fn open<T>(look: impl FnOnce(&mut Open) -> T) -> Option<T> {
+    // A thread that is ending, which may wake something all the same, is in none.
+    OPEN.try_with(|open| open.borrow_mut().as_mut().map(look)).ok().flatten()
 }
 
 /// From now on the calling thread does short operations of real disks itself. For threads that serve nobody else: one
@@ -43,18 +56,33 @@ pub fn wait_here() {
 
 /// Whether the calling thread does short operations of real disks itself.
 pub fn waits_here() -> bool {
-    WAITS_HERE.get() || OWED.with_borrow(Option::is_some)
+    WAITS_HERE.get() || in_scope()
+}
+
+/// Whether the calling thread is in a scope.
+pub fn in_scope() -> bool {
+    open(|_| ()).is_some()
+}
+
+/// Before the calling thread does what may take long: what waits for it in its scope is woken, because nobody else wakes
+/// it any more.
+pub fn before_waiting() {
+    let owed = open(|open| std::mem::take(&mut open.owed)).unwrap_or_default();
+    wake(&owed);
+}
+
+fn wake(owed: &[Arc<dyn Help>]) {
+    owed.iter().filter(|woken| woken.is_ready()).for_each(|woken| woken.wake_own());
 }
 
 /// Leaves what was woken to the scope of the calling thread. Without one it is to be woken otherwise: `false`.
 pub fn leave(woken: Arc<dyn Help>) -> bool {
-    OWED.with_borrow_mut(|owed| {
-        let Some(owed) = owed else { return false };
-        if !owed.iter().any(|other| Arc::ptr_eq(other, &woken)) {
-            owed.push(woken);
+    let left = open(|open| {
+        if !open.owed.iter().chain(&open.here).any(|other| Arc::ptr_eq(other, &woken)) {
+            open.owed.push(woken);
         }
-        true
-    })
+    });
+    left.is_some()
 }
 
 /// While it lives, the calling thread does what it wakes. Not across threads, and not one within another.
@@ -66,7 +94,7 @@ impl Scope {
     /// # Panics
     /// If the thread is in one.
     pub fn enter() -> Scope {
-        let before = OWED.replace(Some(Vec::new()));
+        let before = OPEN.replace(Some(Open { owed: Vec::new(), here: None }));
         assert!(before.is_none(), "a scope within another");
         Scope(PhantomData)
     }
@@ -74,20 +102,32 @@ impl Scope {
     /// Does what was woken; `false` if there was nothing. Of several things one is done here and the others, which can
     /// go on beside it, are woken: two disks write at the same time.
     pub fn help(&self) -> bool {
-        let mut owed = OWED.with_borrow_mut(|owed| owed.as_mut().map(std::mem::take)).unwrap_or_default();
-        // What woke itself while it was polled was polled for that already.
+        let mut owed = open(|open| std::mem::take(&mut open.owed)).unwrap_or_default();
         owed.retain(|woken| woken.is_ready());
         let Some(here) = owed.pop() else { return false };
-        owed.iter().for_each(|other| other.wake_own());
+        wake(&owed);
+        open(|open| open.here = Some(Arc::clone(&here)));
+        let _done = Done;
         here.help();
         true
     }
 }
 
+/// Ends what the thread polls, by a panic too.
+struct Done;
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // Dropped outside of the look: it may wake something.
+        let here = open(|open| open.here.take());
+        drop(here);
+    }
+}
+
 impl Drop for Scope {
     fn drop(&mut self) {
-        let owed = OWED.take().unwrap_or_default();
-        owed.iter().filter(|woken| woken.is_ready()).for_each(|woken| woken.wake_own());
+        let owed = OPEN.take().map(|open| open.owed).unwrap_or_default();
+        wake(&owed);
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Helped, Scope, leave, waits_here};
+use crate::{Helped, Scope, before_waiting, leave, waits_here};
 
 /// Counts how often the owner of a future was woken.
 #[derive(Default)]
@@ -144,6 +144,22 @@ fn a_dropped_future_is_gone_although_it_can_still_be_woken() {
     let scope = Scope::enter();
     kept.lock().expect("whole").take().expect("it was polled").wake();
     scope.help(); // and nothing comes of it
+}
+
+#[test]
+fn before_a_thread_waits_what_it_owes_goes_on_elsewhere() {
+    let (send, queue) = mpsc::unbounded_channel();
+    let (owner, mut task) = (Arc::new(Owner::default()), Helped::new(answer(queue)));
+    assert!(owner.poll(&mut task).is_pending());
+    before_waiting();
+    let scope = Scope::enter();
+    let (told, mut heard) = oneshot::channel();
+    send.send((1, told)).expect("it is there");
+    assert_eq!(owner.woken(), 0);
+    before_waiting();
+    assert_eq!(owner.woken(), 1);
+    assert!(!scope.help(), "it is its owner's now");
+    assert!(owner.poll(&mut task).is_pending() && heard.try_recv().is_ok());
 }
 
 #[test]

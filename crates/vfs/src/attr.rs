@@ -7,7 +7,7 @@ use namespace::{Answer, Attr, Command, FileKind, Query, Reply, SetAttr};
 use types::{Errno, Ino};
 
 use crate::errno;
-use crate::node::{Asked, Node, has_data};
+use crate::node::{Node, has_data};
 use crate::op::{Ctx, Outcome, TimeToLive};
 use crate::vfs::Vfs;
 
@@ -176,7 +176,7 @@ impl Vfs {
     pub(crate) async fn store_touch(&self, node: &Node) {
         // A utimes call must not be overtaken by a read that came before it.
         let _not_while_set = node.size.read().await;
-        let Some(at) = node.state().touched else { return self.touch_is_done(node, None) };
+        let Some(at) = node.state().touched else { return self.touch_is_done(node) };
         // Whether the atime moves is judged by the mtime, which must be in the rows for that.
         let _told_elsewhere = self.flush_node(node).await;
         let asked = self.table.asked();
@@ -193,16 +193,21 @@ impl Vfs {
                 None
             }
         };
-        self.touch_is_done(node, stored);
+        {
+            let mut state = node.state();
+            if let Some((asked, attr)) = stored {
+                state.store(asked, attr);
+            }
+            state.touched = state.touched.filter(|touched| *touched > at);
+        }
+        self.touch_is_done(node);
     }
 
-    /// The node's atime is stored, or need not be.
-    fn touch_is_done(&self, node: &Node, stored: Option<(Asked, Attr)>) {
-        let mut state = node.state();
-        state.touched = None;
-        if let Some((asked, attr)) = stored {
-            state.store(asked, attr);
+    /// The node's atime is stored, or need not be, unless it was read again.
+    fn touch_is_done(&self, node: &Node) {
+        let state = node.state();
+        if state.touched.is_none() {
+            self.touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&node.ino);
         }
-        self.touched.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&node.ino);
     }
 }

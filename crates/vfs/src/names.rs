@@ -217,11 +217,10 @@ impl Vfs {
     /// A node has the attributes `attr` after one of its names went.
     async fn lost_a_name(&self, node: &Node, asked: Asked, attr: Attr, pinned: bool) {
         if attr.nlink > 0 || pinned {
-            let mut state = node.state();
             if attr.nlink == 0 {
-                state.set_nameless();
+                node.state().set_nameless();
             }
-            state.store(asked, attr);
+            self.table.store_change(node, asked, attr);
         } else {
             self.is_gone(node, attr).await;
         }
@@ -275,7 +274,7 @@ impl Vfs {
             drop(changing);
             let Reply::Renamed { moved, other } = reply else { return Err(errno::of_wrong_reply(&reply)) };
             for attr in [Some(moved), other].into_iter().flatten() {
-                self.node(attr.ino).state().store(asked, attr);
+                self.table.store_change(&self.node(attr.ino), asked, attr);
             }
             return Ok(Outcome::Done);
         }
@@ -308,7 +307,7 @@ impl Vfs {
             (Some(attr), Some(node)) if attr.ino == node.ino => {
                 self.lost_a_name(node, asked, attr, pinned).await
             }
-            (Some(attr), _) => self.node(attr.ino).state().store(asked, attr),
+            (Some(attr), _) => self.table.store_change(&self.node(attr.ino), asked, attr),
             (None, _) => {}
         }
         Ok(Outcome::Done)

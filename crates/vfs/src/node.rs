@@ -107,10 +107,11 @@ impl State {
         self.attr
     }
 
-    /// Remembers attributes that were answered, unless newer ones are known or may be on their way.
-    pub(crate) fn store(&mut self, asked: Asked, attr: Attr) {
+    /// Remembers attributes that were answered, unless newer ones are known or may be on their way. Whether as new ones
+    /// are known now.
+    pub(crate) fn store(&mut self, asked: Asked, attr: Attr) -> bool {
         if self.gone {
-            return;
+            return true;
         }
         self.nameless |= attr.nlink == 0;
         let newest = match self.attr {
@@ -120,6 +121,7 @@ impl State {
         if newest {
             self.attr = Some(attr);
         }
+        self.attr.is_some()
     }
 
     /// A change ended at `now` whose outcome for this inode was not told.

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use namespace::Attr;
 use types::Ino;
 
 use crate::node::{Asked, Node};
@@ -113,6 +114,16 @@ impl Table {
     fn was_forgotten(&self, used: Asked) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.forgotten.fetch_max(used.0 + 1, Ordering::SeqCst);
+    }
+
+    /// Remembers what a change answered of a node that was not held while it ran. If that cannot be remembered, nothing
+    /// that was asked before now can.
+    pub(crate) fn store_change(&self, node: &Node, asked: Asked, attr: Attr) {
+        let mut state = node.state();
+        if !state.store(asked, attr) {
+            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+            state.forget_attr(Asked(now));
+        }
     }
 
     /// What is remembered of attributes is no longer true of some node.

@@ -127,7 +127,8 @@ impl Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         let _entered = Entered::new(&self.shared);
-        // What a task is dropped with may wake others, or spawn.
+        // Before: what a task is dropped with may wake others, or spawn.
+        self.shared.lock().closed = true;
         let tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         drop(tasks);
         loop {
