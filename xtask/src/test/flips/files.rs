@@ -116,11 +116,16 @@ fn list(mount: &Path, folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
     fs::read_dir(mount.join(folder))?.map(|entry| Ok(folder.join(entry?.file_name()))).collect()
 }
 
-/// Only EIO says that something is damaged, and ENOTCONN that nobody serves it for that; ENOENT says that it was never
-/// there.
+/// Only EIO says that something is damaged, and that nobody serves it for that ECONNABORTED and ENOTCONN; ENOENT says
+/// that it was never there.
+fn is_refusal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::IO | Errno::CONNABORTED | Errno::NOTCONN))
+}
+
 fn refused(seen: &mut Seen, name: &Path, error: &io::Error) -> anyhow::Result<()> {
-    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    if !matches!(errno, Some(rustix::io::Errno::IO | rustix::io::Errno::NOTCONN)) {
+    if !is_refusal(error) {
         bail!("{} answers {error}", name.display());
     }
     seen.refused.push(name.to_owned());
@@ -156,7 +161,7 @@ fn read_one(mount: &Path, name: &Path, bytes: &[u8], seen: &mut Seen) -> anyhow:
                 "a flipped byte came back as data: block {number} of {} differs",
                 name.display()
             ),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Err(error) if is_refusal(&error) => {
                 blocks = Some((blocks.map_or(number, |(first, _)| first), number));
             }
             Err(error) => bail!("block {number} of {} answers {error}", name.display()),
