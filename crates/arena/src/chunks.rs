@@ -96,8 +96,7 @@ impl Chunks {
 
     /// Closes the open chunk if no live record is in it: it must be punched, then [`Chunks::punched`].
     pub(crate) fn retire(&mut self) -> Option<u32> {
-        let chunk = self.open.take_if(|open| self.live[*open as usize] == 0)?;
-        Some(chunk)
+        self.open.take_if(|open| self.live[*open as usize] == 0)
     }
 
     /// A chunk reads as zeros again.

@@ -10,8 +10,14 @@ use crate::request::{Request, Step, Waiter};
 use crate::{Durability, IoError};
 
 impl Shared {
-    /// Does an operation on the calling thread.
-    pub(crate) fn serve(&self, request: &mut Request) -> Result<(), IoError> {
+    /// Does an operation on the calling thread and answers who waits. Gives back the flush that comes next, if somebody
+    /// waits for one.
+    pub(crate) fn complete(&self, mut request: Request) -> Option<Request> {
+        let result = self.refusal().and_then(|()| self.serve(&mut request));
+        self.finish(request, result)
+    }
+
+    fn serve(&self, request: &mut Request) -> Result<(), IoError> {
         loop {
             let result = self.call(request);
             match request.advance(result) {

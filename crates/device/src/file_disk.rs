@@ -154,10 +154,9 @@ impl FileDisk {
     }
 
     /// Does an operation before this returns.
-    fn serve_here(&self, mut request: Request) {
+    fn serve_here(&self, request: Request) {
         helping::before_waiting();
-        let result = self.shared.serve(&mut request);
-        if let Some(next) = self.shared.finish(request, result) {
+        if let Some(next) = self.shared.complete(request) {
             // The flush that others wait for is not for this thread to wait for.
             self.threads.submit(next);
         }

@@ -30,10 +30,9 @@ impl Future for Later {
     type Output = Result<IoVec, IoError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(mut request) = self.request.take() {
+        if let Some(request) = self.request.take() {
             helping::before_waiting();
-            let result = self.shared.refusal().and_then(|()| self.shared.serve(&mut request));
-            let flush = self.shared.finish(request, result);
+            let flush = self.shared.complete(request);
             assert!(flush.is_none(), "only a flush is followed by another one");
         }
         self.answer.as_mut().poll(cx)

@@ -46,16 +46,10 @@ impl Queue {
     }
 
     fn work(&self) {
-        while let Some(mut request) = self.next() {
-            loop {
-                let result = match self.shared.refusal() {
-                    Ok(()) => self.shared.serve(&mut request),
-                    gone => gone,
-                };
-                match self.shared.finish(request, result) {
-                    Some(flush) => request = flush,
-                    None => break,
-                }
+        while let Some(request) = self.next() {
+            let mut next = Some(request);
+            while let Some(request) = next {
+                next = self.shared.complete(request);
             }
         }
     }

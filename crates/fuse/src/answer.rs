@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fuser::{FileHandle, FopenFlags, Generation, INodeNo};
 use namespace::{Attr, DirEntry, FileKind};
-use types::{Dseq, Errno, Grant, Ino, Nanos};
+use types::{Errno, Ino};
 use vfs::{Handle, Listed, Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
@@ -286,23 +286,5 @@ fn placeholder(entry: &DirEntry) -> Option<Attr> {
 
 /// Attributes that nobody looks at.
 fn blank(ino: Ino) -> Attr {
-    Attr {
-        ino,
-        kind: FileKind::Directory,
-        mode: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        allocated: 0,
-        atime: Nanos(0),
-        mtime: Nanos(0),
-        ctime: Nanos(0),
-        btime: Nanos(0),
-        change: 0,
-        grant: Grant(0),
-        applied: Dseq(0),
-        project: Ino(0),
-    }
+    Attr::blank(ino, FileKind::Directory)
 }

@@ -6,7 +6,8 @@
 //! and it polls that itself ([`Scope::help`]), as long as nobody else is at it. What it has not done when the scope ends
 //! is woken then, so a wake-up is never lost, and tasks go on by themselves wherever nobody helps.
 //!
-//! In a scope, and after [`wait_here`], short operations of real disks are done within the call that asks for them.
+//! After [`wait_here`] short operations of real disks are done within the call that asks for them. In a scope a flush is
+//! too, and a short write by who awaits it first.
 
 mod helped;
 

@@ -160,9 +160,10 @@ impl Exclusive {
             let is_hopeless =
                 inode_with_map(&command).is_some_and(|ino| !state.knows(&self.queue, slot, ino));
             let found = match fresh.as_deref() {
-                _ if is_hopeless => Look::Missing(Missing::Foreign),
-                Some(fresh) => state.predict(&self.queue, slot, time, &command, (fresh, &absent))?,
-                None => Look::Missing(Missing::Foreign),
+                Some(fresh) if !is_hopeless => {
+                    state.predict(&self.queue, slot, time, &command, (fresh, &absent))?
+                }
+                _ => Look::Missing(Missing::Foreign),
             };
             match found {
                 Look::Found((_, reply)) if namespace::is_for_space(&reply) && !has_drained => {

@@ -62,6 +62,31 @@ pub struct Attr {
     pub project: Ino,
 }
 
+impl Attr {
+    /// Those of an inode of which there is nothing yet: no name, no owner, no byte, all times 0.
+    pub fn blank(ino: Ino, kind: FileKind) -> Attr {
+        Attr {
+            ino,
+            kind,
+            mode: 0,
+            nlink: 0,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            allocated: 0,
+            atime: Nanos(0),
+            mtime: Nanos(0),
+            ctime: Nanos(0),
+            btime: Nanos(0),
+            change: 0,
+            grant: Grant(0),
+            applied: Dseq(0),
+            project: Ino(0),
+        }
+    }
+}
+
 /// A name in a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {

@@ -182,7 +182,7 @@ impl Vfs {
         let asked = self.table.asked();
         let reply = self.call(Command::Touch { ino: node.ino, at }).await;
         let stored = match reply {
-            Ok(Reply::Attr(attr)) => Some((asked, attr)),
+            Ok(Reply::Attr(attr)) => Some(attr),
             Ok(other) => {
                 errno::of_wrong_reply(&other);
                 None
@@ -195,7 +195,7 @@ impl Vfs {
         };
         {
             let mut state = node.state();
-            if let Some((asked, attr)) = stored {
+            if let Some(attr) = stored {
                 state.store(asked, attr);
             }
             state.touched = state.touched.filter(|touched| *touched > at);

@@ -49,7 +49,8 @@ impl Closed {
         if first {
             self.since = now;
         }
-        self.inos.insert(ino) && first
+        self.inos.insert(ino);
+        first
     }
 
     /// After which time they are to be flushed, if there are any.
@@ -176,9 +177,9 @@ impl Vfs {
         self.next_round()
     }
 
-    /// The data of a closed file is to be flushed soon.
+    /// The data of a closed file, if it has any, is to be flushed soon.
     pub(crate) fn flush_soon(&self, ino: Ino) {
-        if self.closed().add(ino, self.clock.elapsed()) {
+        if self.arena.summary(ino).is_some() && self.closed().add(ino, self.clock.elapsed()) {
             self.work.notify_one();
         }
     }

@@ -61,7 +61,7 @@ impl Vfs {
     /// close(2) of one descriptor: the flush of its data begins, and it hears of what went wrong so far.
     pub(crate) fn close(&self, ino: Ino, handle: Handle) -> Result<Outcome, Errno> {
         let Some(node) = self.table.find(ino) else { return Ok(Outcome::Done) };
-        if handle.writes() && self.arena.summary(ino).is_some() {
+        if handle.writes() {
             self.flush_soon(ino);
         }
         self.hear_of_late_error(&node, handle)?;
@@ -76,7 +76,7 @@ impl Vfs {
     pub(crate) async fn release(&self, ino: Ino, handle: Handle) -> Result<Outcome, Errno> {
         let Some(node) = self.table.find(ino) else { return Ok(Outcome::Done) };
         node.state().told.retain(|(serial, _)| *serial != handle.serial());
-        if handle.writes() && self.arena.summary(ino).is_some() {
+        if handle.writes() {
             self.flush_soon(ino);
         }
         self.close_one(&node).await;

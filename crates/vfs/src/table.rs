@@ -112,7 +112,7 @@ impl Table {
     /// With a node goes the knowledge of how new an answer must be: one that was asked for after its last `used` will
     /// do. A walk over many inodes forgets old nodes all the time, and answers of this moment must be remembered.
     fn was_forgotten(&self, used: Asked) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.next_moment();
         self.forgotten.fetch_max(used.0 + 1, Ordering::SeqCst);
     }
 
@@ -121,8 +121,7 @@ impl Table {
     pub(crate) fn store_change(&self, node: &Node, asked: Asked, attr: Attr) {
         let mut state = node.state();
         if !state.store(asked, attr) {
-            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
-            state.forget_attr(Asked(now));
+            state.forget_attr(self.next_moment());
         }
     }
 
@@ -131,9 +130,9 @@ impl Table {
         for shard in &self.shards {
             let shard = lock(shard);
             // As at the end of a change: what was asked before now may be old.
-            let now = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
-            self.forgotten.fetch_max(now, Ordering::SeqCst);
-            shard.nodes.values().for_each(|found| found.node.state().forget_attr(Asked(now)));
+            let now = self.next_moment();
+            self.forgotten.fetch_max(now.0, Ordering::SeqCst);
+            shard.nodes.values().for_each(|found| found.node.state().forget_attr(now));
         }
     }
 
@@ -148,6 +147,11 @@ impl Table {
         Asked(self.changes.load(Ordering::SeqCst))
     }
 
+    /// A moment after which every answer was asked for later than all that were asked for so far.
+    fn next_moment(&self) -> Asked {
+        Asked(self.changes.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
     fn end_use(&self, node: Arc<Node>) {
         let ino = node.ino;
         let mut shard = self.shard(ino);
@@ -155,7 +159,7 @@ impl Table {
         // of use before it is noted when that was.
         drop(node);
         let Some(found) = shard.nodes.get_mut(&ino) else { return };
-        found.used = Asked(self.changes.load(Ordering::SeqCst));
+        found.used = self.asked();
         // A new reference can only be had from this shard, which is locked: one left is the shard's own.
         if Arc::strong_count(&found.node) == 1 && found.node.state().is_idle() {
             self.was_forgotten(found.used);
@@ -206,8 +210,7 @@ impl Drop for Changing<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.changing -= 1;
-        let now = self.0.table.changes.fetch_add(1, Ordering::SeqCst) + 1;
-        state.forget_attr(Asked(now));
+        state.forget_attr(self.0.table.next_moment());
     }
 }
 

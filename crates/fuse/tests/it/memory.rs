@@ -7,7 +7,7 @@ use std::time::Duration;
 use fuse::{Filesystem, OpFuture};
 use namespace::{Attr, DirEntry, FallocateMode, FileKind, NewKind, SetTime, XattrMode};
 use tokio::sync::Semaphore;
-use types::{Dseq, Errno, Grant, Ino, Nanos};
+use types::{Errno, Ino, Nanos};
 use vfs::{Ctx, Handle, Listed, Op, Outcome, SeekTo, StatFs, TimeToLive};
 
 /// Lookups of this name wait for [`Memory::gate`].
@@ -32,25 +32,7 @@ pub struct Memory {
 
 fn attr(ino: u64, kind: FileKind, mode: u32) -> Attr {
     let then = Nanos(1_000_000_007);
-    Attr {
-        ino: Ino(ino),
-        kind,
-        mode,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        allocated: 0,
-        atime: then,
-        mtime: then,
-        ctime: then,
-        btime: then,
-        change: 0,
-        grant: Grant(0),
-        applied: Dseq(0),
-        project: Ino(0),
-    }
+    Attr { mode, nlink: 1, atime: then, mtime: then, ctime: then, btime: then, ..Attr::blank(Ino(ino), kind) }
 }
 
 impl Memory {

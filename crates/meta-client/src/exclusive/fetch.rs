@@ -11,6 +11,9 @@ use crate::SessionError;
 /// Rows that are fetched at once: the beginning of a directory, or what comes next of it.
 const FETCH_ROWS: u32 = 1024;
 
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 impl Exclusive {
     /// Gets rows that were missing: `Some` with the key of a row of no inode that does not exist.
     pub(super) async fn fetch(
@@ -48,22 +51,23 @@ impl Exclusive {
         Ok(None)
     }
 
-    /// One row, if it exists: by its key, because a range steps over all versions that a row had lately.
-    async fn row(&self, key: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SessionError> {
-        match self.session.read(Query::RowsAt { keys: vec![key.to_vec()] }).await? {
+    /// Asks the service for rows.
+    async fn stored(&self, query: Query) -> Result<Vec<Row>, SessionError> {
+        match self.session.read(query).await? {
             Answer::Rows(rows) => Ok(rows),
             other => Err(wrong_answer(&other)),
         }
     }
 
+    /// One row, if it exists: by its key, because a range steps over all versions that a row had lately.
+    async fn row(&self, key: &[u8]) -> Result<Vec<Row>, SessionError> {
+        self.stored(Query::RowsAt { keys: vec![key.to_vec()] }).await
+    }
+
     /// Rows of a range, and where the part ends that they are all of.
-    #[allow(clippy::type_complexity)] // keys and values
-    async fn rows(&self, from: &[u8], to: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>), SessionError> {
+    async fn rows(&self, from: &[u8], to: &[u8]) -> Result<(Vec<Row>, Vec<u8>), SessionError> {
         let query = Query::Rows { from: from.to_vec(), to: to.to_vec(), max: FETCH_ROWS };
-        let rows = match self.session.read(query).await? {
-            Answer::Rows(rows) => rows,
-            other => return Err(wrong_answer(&other)),
-        };
+        let rows = self.stored(query).await?;
         let until = match rows.last() {
             Some((last, _)) if rows.len() >= FETCH_ROWS as usize => {
                 let mut after = last.clone();
@@ -92,10 +96,7 @@ impl Exclusive {
             })
             .collect();
         let keys = wanted.iter().map(|(_, key)| key.clone()).collect();
-        let mut rows = match self.session.read(Query::RowsAt { keys }).await? {
-            Answer::Rows(rows) => rows.into_iter().peekable(),
-            other => return Err(wrong_answer(&other)),
-        };
+        let mut rows = self.stored(Query::RowsAt { keys }).await?.into_iter().peekable();
         for (ino, key) in wanted {
             let row = rows.next_if(|(found, _)| *found == key);
             let after = [key.as_slice(), &[0]].concat();

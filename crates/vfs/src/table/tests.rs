@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use namespace::{Attr, FileKind};
-use types::{Dseq, Grant, Ino, Nanos};
+use types::Ino;
 
 use super::{LOOKS, SHARDS, Table};
 use crate::node::Asked;
@@ -59,25 +59,7 @@ fn what_comes_and_goes_leaves_nothing_behind() {
 }
 
 fn attr(ino: u64, change: u64) -> Attr {
-    Attr {
-        ino: Ino(ino),
-        kind: FileKind::File,
-        mode: 0o644,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        size: 0,
-        allocated: 0,
-        atime: Nanos(0),
-        mtime: Nanos(0),
-        ctime: Nanos(0),
-        btime: Nanos(0),
-        change,
-        grant: Grant(0),
-        applied: Dseq(0),
-        project: Ino(0),
-    }
+    Attr { mode: 0o644, nlink: 1, change, ..Attr::blank(Ino(ino), FileKind::File) }
 }
 
 /// Stores an answer as a lookup does, and tells whether it is remembered.

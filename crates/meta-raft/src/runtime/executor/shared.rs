@@ -94,17 +94,25 @@ impl State {
 
     /// Takes the task to poll next out of the ready ones.
     pub(super) fn choose(&mut self, simulated: bool) -> Option<u64> {
-        let id = if self.ready.is_empty() {
-            return None;
-        } else if simulated {
-            let nth = (self.draw() % self.ready.len() as u64) as usize;
-            *self.ready.iter().nth(nth)?
-        } else {
-            *self.ready.range(self.last + 1..).next().or_else(|| self.ready.first())?
-        };
+        if !simulated || self.ready.is_empty() {
+            return self.take_turn(MAIN);
+        }
+        let nth = (self.draw() % self.ready.len() as u64) as usize;
+        let id = *self.ready.iter().nth(nth)?;
+        Some(self.take(id))
+    }
+
+    /// Takes the ready one whose turn it is of the tasks from this one on.
+    fn take_turn(&mut self, first: u64) -> Option<u64> {
+        let next = self.ready.range(first.max(self.last + 1)..).next();
+        let id = *next.or_else(|| self.ready.range(first..).next())?;
+        Some(self.take(id))
+    }
+
+    fn take(&mut self, id: u64) -> u64 {
         self.ready.remove(&id);
         self.last = id;
-        Some(id)
+        id
     }
 }
 
@@ -214,20 +222,11 @@ impl Help for Shared {
         let _entered = Entered::new(&self);
         for _ in 0..HELP_MAX {
             self.fire();
-            let chosen = {
-                let mut state = self.lock();
-                // The main future lives on the loop's own stack.
-                let others = state.ready.range(MAIN + 1..).next().is_some();
-                others.then(|| state.choose(self.simulated.is_some())).flatten()
-            };
+            // Without the main future, which lives on the loop's own stack.
+            let chosen = self.lock().take_turn(MAIN + 1);
             self.take_fresh(&mut tasks);
-            match chosen {
-                None => return,
-                Some(MAIN) => {
-                    self.lock().ready.insert(MAIN);
-                }
-                Some(id) => poll(&mut tasks, id),
-            }
+            let Some(id) = chosen else { return };
+            poll(&mut tasks, id);
         }
     }
 

@@ -130,20 +130,21 @@ fn answering() -> (std::thread::JoinHandle<()>, mpsc::UnboundedSender<(bool, one
     (thread, send)
 }
 
+/// Calls, and helps as long as that is of use. Answers who answered.
+fn call(send: &mpsc::UnboundedSender<(bool, oneshot::Sender<ThreadId>)>, slow: bool) -> ThreadId {
+    let (told, mut heard) = oneshot::channel();
+    let scope = helping::Scope::enter();
+    send.send((slow, told)).expect("it runs");
+    while heard.is_empty() && scope.help() {}
+    drop(scope);
+    heard.try_recv().unwrap_or_else(|_| heard.blocking_recv().expect("answered"))
+}
+
 #[test]
 fn who_waits_polls_the_tasks_of_an_executor_that_sleeps() {
     let (thread, send) = answering();
     let here = std::thread::current().id();
-    let mut helped = 0;
-    for _ in 0..1_000 {
-        let (told, mut heard) = oneshot::channel();
-        let scope = helping::Scope::enter();
-        send.send((false, told)).expect("it runs");
-        while heard.is_empty() && scope.help() {}
-        drop(scope);
-        let by = heard.try_recv().unwrap_or_else(|_| heard.blocking_recv().expect("answered"));
-        helped += usize::from(by == here);
-    }
+    let helped = (0..1_000).filter(|_| call(&send, false) == here).count();
     assert!(helped > 0, "it never slept");
     drop(send);
     thread.join().expect("it ends when nobody can call any more");
@@ -153,12 +154,7 @@ fn who_waits_polls_the_tasks_of_an_executor_that_sleeps() {
 fn a_timer_that_was_set_by_who_helped_ends_the_sleep() {
     let (thread, send) = answering();
     for _ in 0..20 {
-        let (told, heard) = oneshot::channel();
-        let scope = helping::Scope::enter();
-        send.send((true, told)).expect("it runs");
-        while heard.is_empty() && scope.help() {}
-        drop(scope);
-        assert_ne!(heard.blocking_recv().expect("answered"), std::thread::current().id());
+        assert_ne!(call(&send, true), std::thread::current().id());
     }
     drop(send);
     thread.join().expect("it ends when nobody can call any more");
