@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mounts::{Look, MountError, Place};
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use crate::adapter::Adapter;
 use crate::figures::Figures;
 use crate::filesystem::Filesystem;
 use crate::holders::{self, Holder};
-use crate::mount::{self, Look, MountError, Place};
+use crate::resume::{self, Gathering, Kept, ResumeError};
 use crate::server::Server;
 
 /// How a volume is mounted.
@@ -93,8 +94,29 @@ impl Session {
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
         let adapter =
-            Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads)));
+            Adapter::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads), None);
         Session::begin(adapter, config, figures)
+    }
+
+    /// Serves a mount whose device another process keeps, with at least one thread that reads requests. To be called
+    /// when whoever served it before is dead, its last thread included: requests that it had read come again, with
+    /// their old [`unique`](vfs::Ctx), and `filesystem` has to know which of them were run. When it returns the mount
+    /// can be used; `runtime` is as for [`Session::start`].
+    ///
+    /// The mount is not taken away by an error, by dropping the session or by the process's death. After an error
+    /// nothing was read from the device, so another try loses nothing.
+    pub fn resume(
+        filesystem: Arc<dyn Filesystem>,
+        kept: &Kept,
+        threads: usize,
+        runtime: Runtime,
+    ) -> Result<Session, ResumeError> {
+        let figures = Arc::new(Figures::new());
+        let gathering = Arc::new(Gathering::default());
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), threads);
+        let adapter = Adapter::new(server, Some(Arc::clone(&gathering)));
+        let ended = resume::take_over(adapter, kept, options(threads), &gathering)?;
+        Ok(Session { place: kept.place.clone(), figures, ended })
     }
 
     /// Mounts as [`Session::start`] does, with the same options and threads, but serves a filesystem of fuser's own
@@ -109,7 +131,7 @@ impl Session {
         config: &Config,
         figures: Arc<Figures>,
     ) -> Result<Session, MountError> {
-        let mounted = mount::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
+        let mounted = mounts::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
         let place = mounted.place;
         serve(filesystem, mounted.device, config.threads)
             .inspect_err(|_| {
@@ -181,27 +203,40 @@ impl Session {
     }
 }
 
+fn options(threads: usize) -> fuser::Config {
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(threads.max(1));
+    options.clone_fd = false; // a closed clone takes its requests with it
+    options
+}
+
 /// Agrees with the kernel, and starts the threads.
 fn serve(
     filesystem: impl fuser::Filesystem,
     device: std::os::fd::OwnedFd,
     threads: usize,
 ) -> Result<watch::Receiver<Option<Ended>>, MountError> {
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(threads.max(1));
-    config.clone_fd = false; // a closed clone takes its requests with it
     // Who may use the mount is the kernel's to say (allow_other or the owner alone).
-    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, config)
+    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, options(threads))
         .map_err(MountError::Handshake)?;
+    run(session, |_| {}).map_err(MountError::Handshake)
+}
+
+/// Runs a session on a thread of its own. `told` is told first how it ended.
+pub(crate) fn run(
+    session: fuser::Session<impl fuser::Filesystem>,
+    told: impl FnOnce(&Ended) + Send + 'static,
+) -> io::Result<watch::Receiver<Option<Ended>>> {
     let (tell, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name("fuse".to_string());
-    let spawned = thread.spawn(move || {
+    thread.spawn(move || {
         let end = match session.run() {
             Ok(()) => Ended::Unmounted,
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Aborted,
             Err(error) => Ended::Failed(error.to_string()),
         };
+        told(&end);
         tell.send_replace(Some(end));
-    });
-    spawned.map(|_| ended).map_err(MountError::Handshake)
+    })?;
+    Ok(ended)
 }

@@ -6,6 +6,7 @@ mod data;
 mod lifecycle;
 mod memory;
 mod names;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
