@@ -9,17 +9,17 @@ pub(crate) const TRANSFER_MAX: u32 = types::EXTENT_MAX as u32;
 
 /// Requests that the kernel may have in flight on nobody's behalf: read-ahead, asynchronous direct I/O, write-back of
 /// mapped pages. The kernel's own default of 12 starves a deep queue.
-const BACKGROUND_MAX: u16 = 64;
+pub(crate) const BACKGROUND_MAX: u16 = 64;
 
 /// Without these an answer would be wrong, not only slow: an older kernel is refused.
-const NEEDED: InitFlags = InitFlags::FUSE_BIG_WRITES
+pub(crate) const NEEDED: InitFlags = InitFlags::FUSE_BIG_WRITES
     .union(InitFlags::FUSE_DONT_MASK)
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2)
     .union(InitFlags::FUSE_MAX_PAGES)
     .union(InitFlags::FUSE_POSIX_ACL);
 
 /// What is used where the kernel has it.
-const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
+pub(crate) const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)
     .union(InitFlags::FUSE_DO_READDIRPLUS)

@@ -6,7 +6,9 @@
 //! | module | what it does |
 //! |---|---|
 //! | `filesystem` | the trait that is served |
-//! | `adapter`, `server` | each request as an operation, and how it is run |
+//! | `adapter` | each request as an operation, read and answered by fuser |
+//! | `channel` | the same without fuser |
+//! | `server` | how an operation is run |
 //! | `answer`, `listing`, `convert` | outcomes as replies |
 //! | `init` | what is agreed with the kernel |
 //! | `mount` | the mount point, and mounting there as root or as a user |
@@ -17,6 +19,7 @@
 
 mod adapter;
 mod answer;
+mod channel;
 mod convert;
 mod figures;
 mod filesystem;
@@ -35,5 +38,5 @@ pub use heaps::share_heaps;
 pub use holders::Holder;
 pub use init::agree;
 pub use mount::{MountError, check_mount_point};
-pub use session::{Config, Ended, Session, UnmountError};
+pub use session::{Channel, Config, Ended, Session, UnmountError};
 pub use slice::ask_for_short_slices;
