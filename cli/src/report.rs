@@ -59,10 +59,16 @@ pub struct MountReport {
     pub flush_failures: u64,
     /// Files whose accepted data was lost since the mount.
     pub lost: u64,
+    /// Walks of compaction over all files since the mount.
+    pub compaction_walks: u64,
     /// Windows of files that compaction wrote anew since the mount.
     pub compacted_windows: u64,
     /// Their bytes.
     pub compacted_bytes: u64,
+    /// Windows that compaction wrote anew in vain: somebody changed them meanwhile.
+    pub compaction_lost: u64,
+    /// Windows that compaction could not read or write.
+    pub compaction_failed: u64,
     /// Stored bytes that nothing names any more and that are not freed yet, of the first 10,000 extents.
     pub to_reclaim_bytes: u64,
     /// Extents that nothing named any more and that were freed since the start.

@@ -130,8 +130,11 @@ async fn report(parts: &Parts, since: Instant) -> Report {
         nodes: figures.files.nodes,
         flush_failures: figures.files.flush_failures,
         lost: figures.files.lost,
+        compaction_walks: figures.files.compaction.walks,
         compacted_windows: figures.files.compaction.windows,
         compacted_bytes: figures.files.compaction.bytes,
+        compaction_lost: figures.files.compaction.lost,
+        compaction_failed: figures.files.compaction.failed,
         to_reclaim_bytes: parts.dead_bytes().await.unwrap_or(0),
         reclaimed_extents: parts.background.figures().counts().dead_extents,
     };

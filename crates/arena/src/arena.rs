@@ -8,6 +8,7 @@ use types::{Dseq, Errno, Grant, Ino, Nanos};
 
 use crate::chunks::Chunks;
 use crate::index::{Index, Record, Summary};
+use crate::journal::Journal;
 use crate::late_errors::{LateError, LateErrors};
 use crate::layout::{self, Geometry, Header, Owner, STATE_ACCEPTED, STATE_FREED};
 use crate::memory::{Memory, MemoryFailed};
@@ -46,6 +47,8 @@ pub struct Write<'a> {
     pub unique: u64,
     /// Now.
     pub time: Nanos,
+    /// Whoever writes may not keep set-id bits and capabilities.
+    pub kill_priv: bool,
     /// The bytes, 1 to 1 MiB.
     pub data: &'a [u8],
 }
@@ -81,6 +84,7 @@ pub enum AcceptError {
 /// The accepted writes of one mount. All methods can be called from any thread and block only on memory copies.
 pub struct Arena {
     pub(crate) state: RwLock<State>,
+    journal: Arc<Journal>,
     fd: Arc<OwnedFd>,
     owner: Owner,
     geometry: Geometry,
@@ -98,7 +102,7 @@ pub(crate) struct State {
 }
 
 impl Arena {
-    /// Makes an empty arena. It takes no memory but for its header.
+    /// Makes an empty arena. It takes no memory but for its header, the journal's and the slot.
     pub fn create(owner: Owner, options: Options) -> Result<Arena, CreateError> {
         let geometry = Geometry { capacity: options.capacity, chunk_bytes: options.chunk_bytes };
         if !geometry.is_sound() {
@@ -106,21 +110,28 @@ impl Arena {
         }
         let mut memory = Memory::create(geometry.total())?;
         let header = Header { owner, init_flags: 0, dseq_below: 1, geometry };
+        let journal = Journal::create(memory.clone())?;
         memory.write(0, &header.to_bytes(), &[])?;
         let (chunks, index) = (Chunks::new(geometry), Index::default());
         let errors = LateErrors::default();
-        Ok(Arena::from_state(State { memory, header, next: Dseq(1), chunks, index, errors }))
+        Ok(Arena::from_state(State { memory, header, next: Dseq(1), chunks, index, errors }, journal))
     }
 
-    pub(crate) fn from_state(state: State) -> Arena {
+    pub(crate) fn from_state(state: State, journal: Journal) -> Arena {
         let Header { owner, geometry, .. } = state.header;
         let fd = state.memory.fd();
-        Arena { state: RwLock::new(state), fd, owner, geometry, freed: OnceLock::new() }
+        let journal = Arc::new(journal);
+        Arena { state: RwLock::new(state), journal, fd, owner, geometry, freed: OnceLock::new() }
     }
 
     /// Whose it is.
     pub fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// The commands that the mount has run itself.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// The flags of the kernel's FUSE_INIT, as [`Arena::set_init_flags`] kept them; 0 before.
@@ -137,7 +148,7 @@ impl Arena {
 
     /// Copies a write into the arena. On return it survives the engine and shows in [`Arena::overlay`].
     pub fn accept(&self, write: Write<'_>) -> Result<Dseq, AcceptError> {
-        let Write { ino, grant, offset, unique, time, data } = write;
+        let Write { ino, grant, offset, unique, time, kill_priv, data } = write;
         let longest = RECORD_MAX.min(self.geometry.chunk_bytes as usize);
         if !(1..=longest).contains(&data.len()) {
             return Err(AcceptError::Length(data.len()));
@@ -155,7 +166,7 @@ impl Arena {
         }
         let size = layout::footprint(len);
         let at = state.place(size)?.ok_or(AcceptError::ArenaFull)?;
-        let record = Record { ino, grant, dseq, offset, len, unique, time, at };
+        let record = Record { ino, grant, dseq, offset, len, unique, time, kill_priv, at };
         if let Err(failed) = state.lay(&record, crc, data) {
             state.give_up(at, size);
             return Err(failed.into());

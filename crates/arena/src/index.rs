@@ -25,6 +25,8 @@ pub struct Record {
     pub unique: u64,
     /// When it was accepted, as the caller's clock had it.
     pub time: Nanos,
+    /// Whoever wrote it may not keep set-id bits and capabilities.
+    pub kill_priv: bool,
     /// Where its head lies in the arena.
     pub(crate) at: u64,
 }

@@ -6,7 +6,7 @@ use types::{Dseq, Epoch, Grant, Ino, Nanos, SessionId, VolumeId};
 use crate::index::Record;
 
 const MAGIC: &[u8; 8] = b"HFARENA1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The unit in which memory is taken and freed.
 pub(crate) const PAGE: u64 = 4096;
@@ -18,8 +18,12 @@ pub(crate) const HEAD: u64 = 80;
 pub(crate) const ERRORS: (u64, u64) = (0x91_0000, 0x1_0000);
 /// Where the first chunk lies.
 pub(crate) const CHUNKS_AT: u64 = 0x100_0000;
-/// Areas that later versions fill: requests, slots, journal.
-const RESERVED: [(u64, u64); 3] = [(0x1_0000, 0x10_0000), (0x11_0000, 0x40_0000), (0x51_0000, 0x40_0000)];
+/// Where a later version keeps requests in flight.
+const REQUESTS: (u64, u64) = (0x1_0000, 0x10_0000);
+/// Where the command slots lie; an exclusive mount uses the first.
+pub(crate) const SLOTS: (u64, u64) = (0x11_0000, 0x40_0000);
+/// Where the journal lies.
+pub(crate) const JOURNAL: (u64, u64) = (0x51_0000, 0x40_0000);
 
 /// Nothing is here, or a record that was never accepted.
 pub(crate) const STATE_NONE: u32 = 0;
@@ -127,7 +131,7 @@ impl Header {
         put(48, &self.geometry.capacity.to_le_bytes());
         put(56, &self.geometry.chunk_bytes.to_le_bytes());
         put(60, &self.geometry.chunks().to_le_bytes());
-        for (n, (at, len)) in RESERVED.into_iter().chain([ERRORS]).enumerate() {
+        for (n, (at, len)) in [REQUESTS, SLOTS, JOURNAL, ERRORS].into_iter().enumerate() {
             put(64 + 16 * n, &at.to_le_bytes());
             put(72 + 16 * n, &len.to_le_bytes());
         }
@@ -181,6 +185,7 @@ pub(crate) fn head_to_bytes(record: &Record, data_crc: u32) -> [u8; HEAD as usiz
     put(56, &record.len.to_le_bytes());
     put(60, &data_crc.to_le_bytes());
     put(64, &record.at.to_le_bytes());
+    put(72, &u64::from(record.kill_priv).to_le_bytes());
     let crc = crc32c(&bytes[8..]);
     bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -188,7 +193,7 @@ pub(crate) fn head_to_bytes(record: &Record, data_crc: u32) -> [u8; HEAD as usiz
 
 /// The record and its data's checksum, or `None` if the head is not what was written at `at`.
 pub(crate) fn head_from_bytes(bytes: &[u8; HEAD as usize], at: u64) -> Option<(Record, u32)> {
-    let sound = u32_at(bytes, 4) == crc32c(&bytes[8..]) && u64_at(bytes, 64) == at && bytes[72..] == [0; 8];
+    let sound = u32_at(bytes, 4) == crc32c(&bytes[8..]) && u64_at(bytes, 64) == at && u64_at(bytes, 72) <= 1;
     sound.then(|| {
         let record = Record {
             ino: Ino(u64_at(bytes, 8)),
@@ -198,6 +203,7 @@ pub(crate) fn head_from_bytes(bytes: &[u8; HEAD as usize], at: u64) -> Option<(R
             unique: u64_at(bytes, 40),
             time: Nanos(u64_at(bytes, 48) as i64),
             len: u32_at(bytes, 56),
+            kill_priv: u64_at(bytes, 72) == 1,
             at,
         };
         (record, u32_at(bytes, 60))

@@ -24,7 +24,7 @@ impl MemoryFailed {
 }
 
 /// Memory behind a descriptor; every process that has the descriptor sees the same bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Memory {
     fd: Arc<OwnedFd>,
     len: u64,
@@ -88,6 +88,8 @@ impl Memory {
         mut head: &[u8],
         mut tail: &[u8],
     ) -> Result<(), MemoryFailed> {
+        #[cfg(test)]
+        crate::tests::stored(at, head, tail);
         while !head.is_empty() || !tail.is_empty() {
             match rustix::io::pwritev(&self.fd, &[IoSlice::new(head), IoSlice::new(tail)], at) {
                 Ok(0) => return Err(MemoryFailed::of("write")(Errno::NOSPC)),

@@ -8,9 +8,11 @@ use types::{Dseq, Ino};
 use crate::arena::{Arena, State};
 use crate::chunks::Chunks;
 use crate::index::{Index, Record};
+use crate::journal::Journal;
 use crate::late_errors::LateErrors;
 use crate::layout::{self, HEAD, HEADER, Header, LayoutError, STATE_ACCEPTED, STATE_FREED, STATE_NONE};
 use crate::memory::{Memory, MemoryFailed};
+use crate::recover_journal::FoundJournal;
 
 /// Why an arena was not found again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -18,6 +20,13 @@ pub enum RecoverError {
     /// The memory is not an arena of this release.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// An entry, a mark or the slot of the journal is not what was written: what lies behind it cannot be found, and an
+    /// order with a gap is none.
+    #[error("the arena's journal is damaged at {at:#x}")]
+    JournalDamaged {
+        /// Where in the arena, in bytes.
+        at: u64,
+    },
     /// The memory cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryFailed),
@@ -30,6 +39,8 @@ pub struct Recovery {
     pub records: usize,
     /// Records that had been accepted and are not what was written. They are left out; their bytes are lost.
     pub damaged: Vec<DamagedRecord>,
+    /// What was run and may not be at the service.
+    pub journal: FoundJournal,
 }
 
 /// An accepted record that is lost.
@@ -61,6 +72,7 @@ impl Arena {
         let mut bytes = [0; HEADER];
         memory.read(0, &mut bytes)?;
         let header = Header::from_bytes(&bytes, memory.len())?;
+        let (journal, found) = Journal::recover(memory.clone())?;
         let mut state = State {
             next: Dseq(header.dseq_below),
             chunks: Chunks::new(header.geometry),
@@ -69,8 +81,8 @@ impl Arena {
             header,
             memory,
         };
-        let recovery = state.find_records()?;
-        Ok((Arena::from_state(state), recovery))
+        let recovery = Recovery { journal: found, ..state.find_records()? };
+        Ok((Arena::from_state(state, journal), recovery))
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod accept;
 mod fixture;
+mod journal;
 mod model;
 mod recovery;
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use types::{Epoch, Grant, Ino, Nanos, SessionId, VolumeId};
@@ -17,12 +19,47 @@ const SMALL: Options = Options { capacity: 256 << 10, chunk_bytes: 16 << 10 };
 /// The most that the open chunk of a small arena keeps.
 const OPEN_MAX: u64 = SMALL.chunk_bytes as u64 + 4096;
 
+thread_local! {
+    /// What this thread has stored since it was asked last, one after the other.
+    static STORES: RefCell<Vec<(u64, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A store of this thread: place and bytes.
+pub(crate) fn stored(at: u64, head: &[u8], tail: &[u8]) {
+    STORES.with_borrow_mut(|stores| stores.push((at, [head, tail].concat())));
+}
+
+/// What this thread has stored since this was asked last. A kill can leave any number of them, from the first on, and
+/// of the last one any number of pages.
+fn stores() -> Vec<(u64, Vec<u8>)> {
+    STORES.take()
+}
+
+/// The pieces of a store that are there whole or not at all.
+fn pages((at, bytes): &(u64, Vec<u8>)) -> Vec<(u64, &[u8])> {
+    let (mut at, mut rest, mut pieces) = (*at, bytes.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(rest.len().min((4096 - at % 4096) as usize));
+        pieces.push((at, piece));
+        (at, rest) = (at + piece.len() as u64, behind);
+    }
+    pieces
+}
+
 fn small() -> Arena {
     Arena::create(OWNER, SMALL).expect("a small arena")
 }
 
 fn write(ino: u64, offset: u64, unique: u64, data: &[u8]) -> Write<'_> {
-    Write { ino: Ino(ino), grant: Grant(5), offset, unique, time: Nanos(unique as i64), data }
+    Write {
+        ino: Ino(ino),
+        grant: Grant(5),
+        offset,
+        unique,
+        time: Nanos(unique as i64),
+        kill_priv: false,
+        data,
+    }
 }
 
 fn fd_of(arena: &Arena) -> OwnedFd {

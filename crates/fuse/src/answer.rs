@@ -11,6 +11,7 @@ use vfs::{Handle, Listed, Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
 use crate::listing::Estimate;
+use crate::resident;
 use crate::server::Server;
 
 /// Inode numbers are never reused, so a node never has a second generation.
@@ -106,7 +107,11 @@ answer!(fuser::ReplyOpen, |reply| {
 });
 
 answer!(fuser::ReplyData, |reply| {
-    Outcome::Bytes(bytes) => { reply.data(&bytes); Ok(bytes.len() as u64) }
+    Outcome::Bytes(mut bytes) => {
+        resident::settle(&mut bytes);
+        reply.data(&bytes);
+        Ok(bytes.len() as u64)
+    }
 });
 
 answer!(fuser::ReplyWrite, |reply| {

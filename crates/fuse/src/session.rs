@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mounts::{Look, MountError, Place};
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
@@ -14,7 +15,7 @@ use crate::channel;
 use crate::figures::Figures;
 use crate::filesystem::Filesystem;
 use crate::holders::{self, Holder};
-use crate::mount::{self, Look, MountError, Place};
+use crate::resume::{self, Gathering, Kept, ResumeError};
 use crate::server::Server;
 
 /// How a volume is mounted.
@@ -105,14 +106,42 @@ impl Session {
         runtime: Runtime,
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
-        let server = Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads));
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), config.threads);
         Session::begin(config, figures, |device| match config.channel {
-            Channel::Fuser => serve(Adapter(server), device, config.threads),
+            Channel::Fuser => serve(Adapter::new(server, None), device, config.threads),
             Channel::Own => {
-                let agreed = channel::shake(device.as_fd()).map_err(MountError::Handshake)?;
+                let refused = |error| MountError::Handshake(io::Error::other(error));
+                let agreed = mounts::shake_hands(device.as_fd()).map_err(refused)?;
                 channel::serve(server, device, agreed, config.threads).map_err(MountError::Handshake)
             }
         })
+    }
+
+    /// Serves a mount whose device another process keeps, with at least one thread that reads requests. To be called
+    /// when whoever served it before is dead, its last thread included: requests that it had read come again, with
+    /// their old [`unique`](vfs::Ctx), and `filesystem` has to know which of them were run. When it returns the mount
+    /// can be used; `runtime` is as for [`Session::start`].
+    ///
+    /// The mount is not taken away by an error, by dropping the session or by the process's death. After an error
+    /// nothing was read from the device, so another try loses nothing.
+    pub fn resume(
+        filesystem: Arc<dyn Filesystem>,
+        kept: &Kept,
+        channel: Channel,
+        threads: usize,
+        runtime: Runtime,
+    ) -> Result<Session, ResumeError> {
+        let figures = Arc::new(Figures::new());
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), threads);
+        let ended = match channel {
+            Channel::Own => channel::take_over(server, kept, threads)?,
+            Channel::Fuser => {
+                let gathering = Arc::new(Gathering::default());
+                let adapter = Adapter::new(server, Some(Arc::clone(&gathering)));
+                resume::take_over(adapter, kept, options(threads), &gathering)?
+            }
+        };
+        Ok(Session { place: kept.place.clone(), figures, ended })
     }
 
     /// Mounts as [`Session::start`] does, with the same options and threads, but serves a filesystem of fuser's own
@@ -128,7 +157,7 @@ impl Session {
         figures: Arc<Figures>,
         serve: impl FnOnce(OwnedFd) -> Result<watch::Receiver<Option<Ended>>, MountError>,
     ) -> Result<Session, MountError> {
-        let mounted = mount::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
+        let mounted = mounts::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
         let place = mounted.place;
         serve(mounted.device)
             .inspect_err(|_| {
@@ -200,27 +229,40 @@ impl Session {
     }
 }
 
+fn options(threads: usize) -> fuser::Config {
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(threads.max(1));
+    options.clone_fd = false; // a closed clone takes its requests with it
+    options
+}
+
 /// Agrees with the kernel, and starts the threads.
 fn serve(
     filesystem: impl fuser::Filesystem,
     device: OwnedFd,
     threads: usize,
 ) -> Result<watch::Receiver<Option<Ended>>, MountError> {
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(threads.max(1));
-    config.clone_fd = false; // a closed clone takes its requests with it
     // Who may use the mount is the kernel's to say (allow_other or the owner alone).
-    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, config)
+    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, options(threads))
         .map_err(MountError::Handshake)?;
+    run(session, |_| {}).map_err(MountError::Handshake)
+}
+
+/// Runs a session on a thread of its own. `told` is told first how it ended.
+pub(crate) fn run(
+    session: fuser::Session<impl fuser::Filesystem>,
+    told: impl FnOnce(&Ended) + Send + 'static,
+) -> io::Result<watch::Receiver<Option<Ended>>> {
     let (tell, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name("fuse".to_string());
-    let spawned = thread.spawn(move || {
+    thread.spawn(move || {
         let end = match session.run() {
             Ok(()) => Ended::Unmounted,
             Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Aborted,
             Err(error) => Ended::Failed(error.to_string()),
         };
+        told(&end);
         tell.send_replace(Some(end));
-    });
-    spawned.map(|_| ended).map_err(MountError::Handshake)
+    })?;
+    Ok(ended)
 }

@@ -8,7 +8,7 @@ use arena::Record;
 use futures_util::future::join_all;
 use namespace::{Answer, Attr, Command, Commit, Content, NewExtent, Query, Reply, Segment};
 use tokio::sync::MutexGuard;
-use types::{Dseq, Errno};
+use types::{Dseq, EXTENT_MAX, Errno};
 
 use crate::errno;
 use crate::landing::Landing;
@@ -159,9 +159,15 @@ impl Vfs {
         } else {
             self.seal_all(node, last.dseq, records, &before, size).await?
         };
-        let ids: Vec<_> = match &content {
-            Content::Segments { extents, .. } => extents.iter().map(|extent| extent.id).collect(),
-            Content::Inline(_) => Vec::new(),
+        let (ids, pieces): (Vec<_>, Vec<_>) = match &content {
+            Content::Segments { extents, segments } => {
+                let short = segments.iter().filter(|segment| u64::from(segment.len) < EXTENT_MAX);
+                (
+                    extents.iter().map(|extent| extent.id).collect(),
+                    short.map(|segment| segment.start).collect(),
+                )
+            }
+            Content::Inline(_) => (Vec::new(), Vec::new()),
         };
         let (kill_priv, mtime) = {
             let state = node.state();
@@ -173,6 +179,7 @@ impl Vfs {
         match self.session.call(Command::Commit(commit)).await {
             Ok(Reply::Attr(attr)) => {
                 let moved = Some((before.attr.allocated, attr));
+                self.written_in_pieces(node.ino, size, &pieces);
                 self.land_later(Landing { ids, moved, ..Landing::of(node.ino) });
                 let mut state = node.state();
                 state.store(asked, attr);

@@ -180,6 +180,7 @@ impl Vfs {
             offset: piece.offset,
             unique: piece.unique,
             time: self.now(),
+            kill_priv: piece.kill_priv,
             data: piece.data,
         };
         match self.arena.accept(write) {

@@ -69,7 +69,8 @@ proptest! {
                     let live = Live { dseq: Dseq(0), offset, len, fill };
                     let data = live.bytes();
                     let write = Write {
-                        ino: Ino(ino), grant: Grant(1), offset: offset as u64, unique: last.0 + 1, time: Nanos(0), data: &data,
+                        ino: Ino(ino), grant: Grant(1), offset: offset as u64, unique: last.0 + 1, time: Nanos(0), kill_priv: fill % 2 == 0,
+                        data: &data,
                     };
                     match arena.accept(write) {
                         Ok(dseq) => {

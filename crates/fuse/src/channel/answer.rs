@@ -10,6 +10,7 @@ use super::header::Header;
 use super::reply::{Shape, Told, encode};
 use super::waiting::Waiter;
 use crate::answer::{Answer, NoReply, forget};
+use crate::resident;
 use crate::server::nobody;
 
 /// What becomes of an operation whose caller was killed.
@@ -124,10 +125,11 @@ impl Answer for Reply {
             Ok(body) => body.listed.as_ref().map_or(Ok(()), |listed| self.learn(listed)),
             Err(error) => Err(*error),
         };
-        let Ok(body) = body else {
+        let Ok(mut body) = body else {
             self.connection.reply(self.unique, told.map(|()| &[][..]));
             return told.map(|()| 0);
         };
+        resident::settle(&mut body.bytes);
         self.connection.reply(self.unique, told.map(|()| &body.bytes[..]));
         if let Some(listed) = body.listed {
             forget(&self.connection.server, &listed.entries[listed.told..]);

@@ -11,7 +11,10 @@ pub(super) const HEAD: usize = HEADER_LEN + WRITE_LEN;
 /// Data of this many bytes are handed on in the memory they were read into; less is copied, and the memory is used again.
 const HANDED_ON: usize = 128 << 10;
 
-/// Memory for one request.
+const PAGE: usize = 4096;
+
+/// Memory for one request. All pages of it are there before the kernel writes to them: a fault in the middle of that ends
+/// the request with `EIO` once the process is killed (docs/decisions/2026-11-21-live-descriptors.md).
 pub(super) struct Buffer {
     head: [u8; HEAD],
     tail: Vec<u8>,
@@ -30,7 +33,9 @@ impl Buffer {
     /// Waits for the next request. See read(2), and fuse(4) for what the errors mean.
     pub(super) fn read(&mut self, device: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
         self.tail.clear();
-        self.tail.reserve_exact(self.tail_max);
+        if self.tail.capacity() < self.tail_max {
+            self.tail = fresh(self.tail_max);
+        }
         let parts = [
             libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: HEAD },
             libc::iovec { iov_base: self.tail.as_mut_ptr().cast(), iov_len: self.tail_max },
@@ -79,6 +84,16 @@ impl Buffer {
     pub(super) fn take_data(&mut self) -> Vec<u8> {
         if self.tail.len() >= HANDED_ON { std::mem::take(&mut self.tail) } else { self.tail.clone() }
     }
+}
+
+/// New memory, each of whose pages this process has written.
+fn fresh(bytes: usize) -> Vec<u8> {
+    let mut memory = Vec::with_capacity(bytes);
+    let room = memory.spare_capacity_mut();
+    room.chunks_mut(PAGE).for_each(|page| _ = page[0].write(0));
+    // Where it does not begin at a page's start, its last page has no chunk's beginning.
+    room.last_mut().map(|last| last.write(0));
+    memory
 }
 
 #[cfg(test)]

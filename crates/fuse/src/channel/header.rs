@@ -6,7 +6,7 @@ use namespace::Cred;
 use types::Ino;
 use vfs::Ctx;
 
-use super::wire::{Fields, HEADER_LEN, Malformed, UNIQUE_RESENT};
+use super::wire::{Fields, HEADER_LEN, Malformed};
 
 /// `fuse_in_header`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +56,7 @@ impl Header {
 
     /// The number of the request, whoever reads it.
     pub(super) fn request(&self) -> u64 {
-        self.unique & !UNIQUE_RESENT
+        self.unique & !mounts::RESENT
     }
 
     pub(super) fn ctx(&self) -> Ctx {

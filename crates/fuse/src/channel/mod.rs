@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `wire`, `header`, `parse` | requests as operations, without I/O |
 //! | `reply`, `attr` | outcomes as replies, without I/O |
-//! | `handshake` | what is agreed with the kernel |
 //! | `buffer`, `connection` | reading and writing the device |
 //! | `answer` | a reply that waits for its outcome |
 //! | `waiting` | callers that are killed while their request waits |
@@ -17,7 +16,6 @@ mod answer;
 mod attr;
 mod buffer;
 mod connection;
-mod handshake;
 mod header;
 mod parse;
 mod reply;
@@ -25,5 +23,4 @@ mod session;
 mod waiting;
 mod wire;
 
-pub(crate) use handshake::shake;
-pub(crate) use session::serve;
+pub(crate) use session::{serve, take_over};

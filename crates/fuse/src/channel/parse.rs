@@ -6,9 +6,7 @@ use vfs::{Handle, Op};
 
 use super::header::Header;
 use super::reply::Shape;
-use super::wire::{
-    FSYNC_FDATASYNC, Fields, Malformed, UNIQUE_RESENT, WRITE_KILL_SUIDGID, fattr, opcode as code,
-};
+use super::wire::{FSYNC_FDATASYNC, Fields, Malformed, WRITE_KILL_SUIDGID, fattr, opcode as code};
 use crate::convert;
 
 /// What is to be done with a request.
@@ -35,7 +33,7 @@ pub(super) struct Asked {
     pub(super) plus: u32,
 }
 
-/// Any request but INIT and WRITE.
+/// Any request but WRITE.
 pub(super) fn request(header: &Header, body: &[u8], asked: Asked) -> Result<Call, Malformed> {
     let mut fields = Fields(body);
     let (call, ino) = (&mut fields, header.node);
@@ -65,7 +63,7 @@ pub(super) fn request(header: &Header, body: &[u8], asked: Asked) -> Result<Call
         code::FALLOCATE => fallocate(ino, call),
         code::LSEEK => seek(ino, call),
         code::COPY_FILE_RANGE | code::COPY_FILE_RANGE_64 => copy(header, call),
-        code::INTERRUPT => Ok(Call::Interrupt(call.u64()? & !UNIQUE_RESENT)),
+        code::INTERRUPT => Ok(Call::Interrupt(call.u64()? & !mounts::RESENT)),
         code::DESTROY => Ok(Call::Done),
         code::NOTIFY_REPLY => Ok(Call::Ignore),
         code::IOCTL => Ok(Call::Refuse(Errno::ENOTTY)),

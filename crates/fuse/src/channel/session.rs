@@ -1,9 +1,10 @@
 //! The threads of a connection.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use mounts::Agreed;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno as SystemErrno;
 use tokio::sync::watch;
@@ -13,37 +14,72 @@ use vfs::Op;
 use super::answer::Reply;
 use super::buffer::{Buffer, HEAD};
 use super::connection::Connection;
-use super::handshake::Agreed;
 use super::header::Header;
 use super::parse::{Asked, Call, request, write};
 use super::waiting::look;
 use super::wire::{HEADER_LEN, Malformed, opcode};
 use crate::answer::NoReply;
+use crate::resume::{Kept, ResumeError};
 use crate::server::Server;
 use crate::session::Ended;
 
-/// Serves a connection on `threads` threads of its own, until no more requests come. The handshake is over, whoever did it.
+/// Flags that other flags need, and that change no request.
+const HARMLESS: u64 = 1 << 30; // FUSE_INIT_EXT
+
+/// Serves a mount whose device another process keeps, and asks for what its last reader left unanswered. After an error
+/// nothing was read.
+pub(crate) fn take_over(
+    server: Server,
+    kept: &Kept,
+    threads: usize,
+) -> Result<watch::Receiver<Option<Ended>>, ResumeError> {
+    let Agreed { flags, .. } = kept.agreed;
+    if !kept.agreed.resends() {
+        return Err(ResumeError::NoResend);
+    }
+    if flags & mounts::NEEDED != mounts::NEEDED || flags & !(mounts::NEEDED | mounts::WANTED | HARMLESS) != 0
+    {
+        return Err(ResumeError::Disagrees);
+    }
+    let failed = |call| move |source: io::Error| ResumeError::System { call, source };
+    let device = kept.device.try_clone().map_err(failed("fcntl(2)"))?;
+    let asked = mounts::ask_for_resend(device.as_fd());
+    asked.map_err(io::Error::from).map_err(failed("FUSE_NOTIFY_RESEND"))?;
+    serve(server, device, kept.agreed, threads).map_err(failed("clone(2)"))
+}
+
+/// Serves a connection on `threads` threads of its own, until no more requests come. The handshake is over, whoever did
+/// it. After an error nothing was read.
 pub(crate) fn serve(
-    server: Arc<Server>,
+    server: Server,
     device: OwnedFd,
     agreed: Agreed,
     threads: usize,
 ) -> io::Result<watch::Receiver<Option<Ended>>> {
-    let connection = Arc::new(Connection::new(device, server));
+    let connection = Arc::new(Connection::new(device, Arc::new(server)));
     let (tell, ended) = watch::channel(None);
     let end = Arc::new(End { connection: Arc::clone(&connection), why: Mutex::new(None), tell });
+    let may_read = Arc::new(RwLock::new(false));
+    // Until all threads are there nobody reads.
+    let mut gate = may_read.write().unwrap_or_else(PoisonError::into_inner);
     for at in 0..threads.max(1) {
-        let (connection, end) = (Arc::clone(&connection), Arc::clone(&end));
-        std::thread::Builder::new().name(format!("fuse-{at}")).spawn(move || {
-            let why = read_on(&connection, agreed);
-            end.note(why);
+        let (connection, end, may_read) = (Arc::clone(&connection), Arc::clone(&end), Arc::clone(&may_read));
+        thread(format!("fuse-{at}"), move || {
+            if *may_read.read().unwrap_or_else(PoisonError::into_inner) {
+                end.note(read_on(&connection, agreed));
+            }
         })?;
     }
-    std::thread::Builder::new().name("fuse-interrupts".to_string()).spawn(move || {
+    thread("fuse-interrupts".to_string(), move || {
         let answer = |unique| connection.reply(unique, Err(Errno::EINTR));
         connection.waiting.watch(look, answer);
     })?;
+    *gate = true;
     Ok(ended)
+}
+
+fn thread(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name).spawn(run).map(drop)
 }
 
 /// Told when the last thread has ended, also if it panicked.
@@ -77,7 +113,7 @@ impl Drop for End {
 
 /// Reads and runs requests.
 fn read_on(connection: &Arc<Connection>, agreed: Agreed) -> Ended {
-    let mut buffer = Buffer::new(agreed.max_write);
+    let mut buffer = Buffer::new(agreed.max_write.max(mounts::TRANSFER_MAX));
     loop {
         match buffer.read(connection.device()) {
             Ok(()) => take(connection, &mut buffer),

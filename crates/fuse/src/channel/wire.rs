@@ -26,7 +26,6 @@ pub(super) mod opcode {
     pub const LISTXATTR: u32 = 23;
     pub const REMOVEXATTR: u32 = 24;
     pub const FLUSH: u32 = 25;
-    pub const INIT: u32 = 26;
     pub const OPENDIR: u32 = 27;
     pub const READDIR: u32 = 28;
     pub const RELEASEDIR: u32 = 29;
@@ -64,9 +63,6 @@ pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 
 /// Of FSYNC and FSYNCDIR: fdatasync(2).
 pub(super) const FSYNC_FDATASYNC: u32 = 1 << 0;
-
-/// The bit of `unique` that marks a request which an earlier reader of the connection was given already.
-pub(super) const UNIQUE_RESENT: u64 = 1 << 63;
 
 /// Length of what each request begins with.
 pub(super) const HEADER_LEN: usize = 40;

@@ -7,6 +7,7 @@ mod killed;
 mod lifecycle;
 mod memory;
 mod names;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
