@@ -6,7 +6,9 @@
 //! | module | what it does |
 //! |---|---|
 //! | `filesystem` | the trait that is served |
-//! | `adapter`, `server` | each request as an operation, and how it is run |
+//! | `adapter` | each request as an operation, read and answered by fuser |
+//! | `channel` | the same without fuser |
+//! | `server` | how an operation is run |
 //! | `answer`, `listing`, `convert` | outcomes as replies |
 //! | `init` | what is agreed with the kernel; the list, and mounting, are the crate `mounts` |
 //! | `holders` | who keeps a mount busy |
@@ -17,6 +19,7 @@
 
 mod adapter;
 mod answer;
+mod channel;
 mod convert;
 mod figures;
 mod filesystem;
@@ -37,5 +40,5 @@ pub use holders::Holder;
 pub use init::agree;
 pub use mounts::{MountError, check_mount_point};
 pub use resume::{Kept, ResumeError};
-pub use session::{Config, Ended, Session, UnmountError};
+pub use session::{Channel, Config, Ended, Session, UnmountError};
 pub use slice::ask_for_short_slices;

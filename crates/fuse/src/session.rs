@@ -11,6 +11,7 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
+use crate::channel;
 use crate::figures::Figures;
 use crate::filesystem::Filesystem;
 use crate::holders::{self, Holder};
@@ -26,12 +27,23 @@ pub struct Config {
     pub volume: String,
     /// Threads that read requests, at least 1. An operation that waits occupies none.
     pub threads: usize,
+    /// Who speaks to the kernel.
+    pub channel: Channel,
+}
+
+/// Who reads requests from the kernel, and answers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// The fuser crate.
+    Fuser,
+    /// This crate. Callers that are killed while their request waits end at once, statx(2) shows times of birth.
+    Own,
 }
 
 impl Config {
-    /// Mounts `volume` on `dir` with 2 threads.
+    /// Mounts `volume` on `dir` with 2 threads over fuser.
     pub fn new(dir: &Path, volume: &str) -> Config {
-        Config { dir: dir.to_path_buf(), volume: volume.to_string(), threads: 2 }
+        Config { dir: dir.to_path_buf(), volume: volume.to_string(), threads: 2, channel: Channel::Fuser }
     }
 }
 
@@ -94,9 +106,15 @@ impl Session {
         runtime: Runtime,
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
-        let adapter =
-            Adapter::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads), None);
-        Session::begin(adapter, config, figures)
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), config.threads);
+        Session::begin(config, figures, |device| match config.channel {
+            Channel::Fuser => serve(Adapter::new(server, None), device, config.threads),
+            Channel::Own => {
+                let refused = |error| MountError::Handshake(io::Error::other(error));
+                let agreed = mounts::shake_hands(device.as_fd()).map_err(refused)?;
+                channel::serve(server, device, agreed, config.threads).map_err(MountError::Handshake)
+            }
+        })
     }
 
     /// Serves a mount whose device another process keeps, with at least one thread that reads requests. To be called
@@ -109,32 +127,39 @@ impl Session {
     pub fn resume(
         filesystem: Arc<dyn Filesystem>,
         kept: &Kept,
+        channel: Channel,
         threads: usize,
         runtime: Runtime,
     ) -> Result<Session, ResumeError> {
         let figures = Arc::new(Figures::new());
-        let gathering = Arc::new(Gathering::default());
         let server = Server::new(filesystem, runtime, Arc::clone(&figures), threads);
-        let adapter = Adapter::new(server, Some(Arc::clone(&gathering)));
-        let ended = resume::take_over(adapter, kept, options(threads), &gathering)?;
+        let ended = match channel {
+            Channel::Own => channel::take_over(server, kept, threads)?,
+            Channel::Fuser => {
+                let gathering = Arc::new(Gathering::default());
+                let adapter = Adapter::new(server, Some(Arc::clone(&gathering)));
+                resume::take_over(adapter, kept, options(threads), &gathering)?
+            }
+        };
         Ok(Session { place: kept.place.clone(), figures, ended })
     }
 
     /// Mounts as [`Session::start`] does, with the same options and threads, but serves a filesystem of fuser's own
-    /// kind, whose `init` calls [`agree`](crate::agree). So what the kernel and fuser cost can be measured without our adapter;
+    /// kind, over fuser, whose `init` calls [`agree`](crate::agree). So what the kernel and fuser cost can be measured without our adapter;
     /// nothing is counted.
     pub fn start_plain(filesystem: impl fuser::Filesystem, config: &Config) -> Result<Session, MountError> {
-        Session::begin(filesystem, config, Arc::new(Figures::new()))
+        let serve = |device| serve(filesystem, device, config.threads);
+        Session::begin(config, Arc::new(Figures::new()), serve)
     }
 
     fn begin(
-        filesystem: impl fuser::Filesystem,
         config: &Config,
         figures: Arc<Figures>,
+        serve: impl FnOnce(OwnedFd) -> Result<watch::Receiver<Option<Ended>>, MountError>,
     ) -> Result<Session, MountError> {
         let mounted = mounts::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
         let place = mounted.place;
-        serve(filesystem, mounted.device, config.threads)
+        serve(mounted.device)
             .inspect_err(|_| {
                 if let Err(error) = place.unmount(true) {
                     tracing::warn!(dir = %place.dir.display(), %error, "a mount that failed is left behind");

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, PoisonError};
 
-use fuse::{Filesystem, Kept, OpFuture, ResumeError, Session};
+use fuse::{Channel, Filesystem, Kept, OpFuture, ResumeError, Session};
 use mounts::{Agreed, Place};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use types::Ino;
 use vfs::{Ctx, Op, Outcome};
 
 use crate::memory::Memory;
-use crate::{ALONE, able, folder, wait_until};
+use crate::{ALONE, able, folder, over_both, wait_until};
 
 const KILLS: usize = 40;
 
@@ -129,17 +129,18 @@ fn part() {
     set_parent_process_death_signal(Some(Signal::KILL)).expect("ends with its parent");
     let folder = PathBuf::from(folder);
     match part.as_str() {
-        "server" => serve(&folder),
+        "server Own" => serve(&folder, Channel::Own),
+        "server Fuser" => serve(&folder, Channel::Fuser),
         other => apply(&folder, other.parse().expect("which application")),
     }
 }
 
-fn serve(folder: &Path) {
+fn serve(folder: &Path, channel: Channel) {
     let device = std::io::stdin().as_fd().try_clone_to_owned().expect("the device");
     let kept = read_kept(folder, device);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build();
     let runtime = runtime.expect("a runtime");
-    let session = Session::resume(Durable::open(folder), &kept, 2, runtime.handle().clone());
+    let session = Session::resume(Durable::open(folder), &kept, channel, 2, runtime.handle().clone());
     let session = session.expect("taken over");
     runtime.block_on(session.ended());
 }
@@ -214,8 +215,7 @@ impl Drop for Running {
     }
 }
 
-#[test]
-fn no_application_sees_that_the_server_is_killed() {
+fn no_application_sees_that_the_server_is_killed(channel: Channel) {
     if !able() {
         return;
     }
@@ -227,7 +227,8 @@ fn no_application_sees_that_the_server_is_killed() {
     let agreed = mounts::shake_hands(mounted.device.as_fd()).inspect_err(|_| drop(place.unmount(true)));
     write_kept(&folder, &place, &agreed.expect("a kernel that is new enough"));
     let device = || Stdio::from(mounted.device.try_clone().expect("a descriptor"));
-    let server = start("server", &folder, device());
+    let part = format!("server {channel:?}");
+    let server = start(&part, &folder, device());
     let mut running = Running { place, server, applications: Vec::new() };
     for which in 0..FILES {
         running.applications.push(start(&which.to_string(), &folder, Stdio::null()));
@@ -238,7 +239,7 @@ fn no_application_sees_that_the_server_is_killed() {
         wait_until("an application gets on", || rounds(&folder) > before);
         running.server.kill().expect("killed");
         running.server.wait().expect("dead");
-        running.server = start("server", &folder, device());
+        running.server = start(&part, &folder, device());
     }
     fs::write(folder.join("stop"), b"").expect("written");
     for application in &mut running.applications {
@@ -247,11 +248,10 @@ fn no_application_sees_that_the_server_is_killed() {
     }
     let again = durable.word(AGAIN);
     assert!(again > 0, "no kill met a request");
-    eprintln!("{KILLS} kills, {again} requests came again, {} rounds", rounds(&folder));
+    eprintln!("{channel:?}: {KILLS} kills, {again} requests came again, {} rounds", rounds(&folder));
 }
 
-#[test]
-fn a_mount_is_not_resumed_as_something_else() {
+fn a_mount_is_not_resumed_as_something_else(channel: Channel) {
     if !able() {
         return;
     }
@@ -265,9 +265,9 @@ fn a_mount_is_not_resumed_as_something_else() {
     let agreed = agreed.inspect_err(|_| drop(place.unmount(true))).expect("a kernel that is new enough");
     let resume = |agreed| {
         let kept = Kept { device: device.try_clone().expect("a descriptor"), place: place.clone(), agreed };
-        Session::resume(Memory::new(), &kept, 2, runtime.handle().clone())
+        Session::resume(Memory::new(), &kept, channel, 2, runtime.handle().clone())
     };
-    let other = resume(Agreed { max_write: agreed.max_write / 2, ..agreed });
+    let other = resume(Agreed { flags: agreed.flags | 1 << 29, ..agreed });
     let old = resume(Agreed { offered: 0, ..agreed });
     let right = resume(agreed);
     let listed = right.as_ref().ok().map(|_| fs::read_dir(&dir).map(Iterator::count));
@@ -283,4 +283,9 @@ fn a_mount_is_not_resumed_as_something_else() {
     assert_eq!(again.expect("still served"), 0);
     gone.expect("unmounted");
     assert_eq!(end, Err(Some(libc::ENODEV)), "the device outlives its mount");
+}
+
+over_both! {
+    no_application_sees_that_the_server_is_killed,
+    a_mount_is_not_resumed_as_something_else,
 }
