@@ -143,7 +143,8 @@ pub(crate) fn take_over(
     }
     let place = session.as_fd().as_raw_fd();
     let told = Arc::clone(gathering);
-    let ended = run(session, move |ended| told.end(ended.clone())).map_err(ResumeError::Handshake)?;
+    let device = kept.device.try_clone().map_err(ResumeError::Handshake)?;
+    let ended = run(session, device, move |ended| told.end(ended.clone())).map_err(ResumeError::Handshake)?;
     gathering.wait_for(threads)?;
     // SAFETY: the descriptor belongs to the session, whose threads are all held with it open until `open` below; it
     // is replaced and not closed, so it stays theirs.

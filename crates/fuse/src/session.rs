@@ -245,12 +245,14 @@ fn serve(
     // Who may use the mount is the kernel's to say (allow_other or the owner alone).
     let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, options(threads))
         .map_err(MountError::Handshake)?;
-    run(session, |_| {}).map_err(MountError::Handshake)
+    let device = session.as_fd().try_clone_to_owned().map_err(MountError::Handshake)?;
+    run(session, device, |_| {}).map_err(MountError::Handshake)
 }
 
 /// Runs a session on a thread of its own. `told` is told first how it ended.
 pub(crate) fn run(
     session: fuser::Session<impl fuser::Filesystem>,
+    device: OwnedFd,
     told: impl FnOnce(&Ended) + Send + 'static,
 ) -> io::Result<watch::Receiver<Option<Ended>>> {
     let (tell, ended) = watch::channel(None);
@@ -258,11 +260,22 @@ pub(crate) fn run(
     thread.spawn(move || {
         let end = match session.run() {
             Ok(()) => Ended::Unmounted,
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Aborted,
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => aborted_or_unmounted(&device),
             Err(error) => Ended::Failed(error.to_string()),
         };
         told(&end);
         tell.send_replace(Some(end));
     })?;
     Ok(ended)
+}
+
+/// A read that met the last request of a mount just as that was taken away fails like one of an aborted connection;
+/// the next one tells them apart.
+fn aborted_or_unmounted(device: &OwnedFd) -> Ended {
+    // A smaller one is refused before anything else is looked at.
+    let mut buffer = vec![0; mounts::TRANSFER_MAX as usize + 8192];
+    match rustix::io::read(device, &mut buffer) {
+        Err(Errno::NODEV) => Ended::Unmounted,
+        _ => Ended::Aborted,
+    }
 }
