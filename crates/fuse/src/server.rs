@@ -91,6 +91,11 @@ impl Server {
         }
     }
 
+    /// The caller of a write is gone.
+    pub(crate) fn interrupt(&self, unique: u64) {
+        self.filesystem.interrupt(unique);
+    }
+
     /// As [`Server::run`], of a request that may be refused before it is an operation.
     pub(crate) fn run_if(&self, ctx: Ctx, op: Result<Op, Errno>, answer: impl Answer) {
         match op {

@@ -8,7 +8,7 @@ use vfs::{Op, Outcome};
 use super::connection::Connection;
 use super::header::Header;
 use super::reply::{Shape, Told, encode};
-use super::waiting::Waiter;
+use super::waiting::{Mode, Waiter};
 use crate::answer::{Answer, NoReply, forget};
 use crate::resident;
 use crate::server::nobody;
@@ -26,6 +26,8 @@ enum Manner {
     OpenDir(Ino),
     /// It may tell its caller of an error that nobody hears of again.
     Sync,
+    /// It knows itself whether it has an effect yet.
+    Write,
 }
 
 impl From<&Op> for Manner {
@@ -43,6 +45,7 @@ impl From<&Op> for Manner {
             Op::Open { ino, flags } if !flags.truncate => Manner::Open(*ino),
             Op::OpenDir { ino } => Manner::OpenDir(*ino),
             Op::Fsync { .. } | Op::FsyncDir { .. } => Manner::Sync,
+            Op::Write { .. } => Manner::Write,
             _ => Manner::Finish,
         }
     }
@@ -110,8 +113,12 @@ impl Answer for Reply {
             return;
         }
         self.waits = true;
-        let needs_proof = self.manner == Manner::Sync;
-        let waiter = Waiter { unique: self.unique, pid: self.pid, needs_proof };
+        let mode = match self.manner {
+            Manner::Sync => Mode::IfKilled,
+            Manner::Write => Mode::Ask,
+            _ => Mode::Answer,
+        };
+        let waiter = Waiter { unique: self.unique, pid: self.pid, mode };
         self.connection.waiting.begin(self.request, waiter);
     }
 

@@ -72,7 +72,7 @@ pub(crate) fn serve(
     }
     thread("fuse-interrupts".to_string(), move || {
         let answer = |unique| connection.reply(unique, Err(Errno::EINTR));
-        connection.waiting.watch(look, answer);
+        connection.waiting.watch(look, answer, |request| connection.server.interrupt(request));
     })?;
     *gate = true;
     Ok(ended)

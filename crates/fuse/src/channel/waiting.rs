@@ -12,7 +12,8 @@
 //!   [`GRACE`] after the interruption, whatever the signal was. A sync is not, because it may be the one that tells its caller
 //!   of an error.
 //!
-//! Everything else is finished: changes, writes, closing.
+//! A write is told ([`crate::Filesystem::interrupt`]): it alone knows whether a byte of it is accepted. Everything else is
+//! finished: changes, closing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,15 +45,25 @@ pub(super) enum Caller {
     Unseen,
 }
 
-/// A request that waits and may be answered with `EINTR`.
+/// What becomes of a request whose caller is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    /// It is answered with `EINTR`.
+    Answer,
+    /// The same, but only if its caller is seen to be killed.
+    IfKilled,
+    /// It is told, and answers by itself.
+    Ask,
+}
+
+/// A request that waits and may end early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Waiter {
     /// Its number as it came.
     pub(super) unique: u64,
     /// The thread that waits for it, 0 if it is not visible.
     pub(super) pid: u32,
-    /// Whether its caller must be seen to be killed.
-    pub(super) needs_proof: bool,
+    pub(super) mode: Mode,
 }
 
 #[derive(Clone, Copy)]
@@ -132,9 +143,9 @@ impl Waiting {
         self.changed.notify_one();
     }
 
-    /// Tells `answer` of each request that is to be answered with `EINTR`, until the end. `look` says what is known of a
-    /// caller.
-    pub(super) fn watch(&self, look: impl Fn(u32) -> Caller, answer: impl Fn(u64)) {
+    /// Tells `answer` of each request that is to be answered with `EINTR`, by the number it came with, and `ask` of each that
+    /// is to be told, until the end. `look` says what is known of a caller.
+    pub(super) fn watch(&self, look: impl Fn(u32) -> Caller, answer: impl Fn(u64), ask: impl Fn(u64)) {
         let mut table = self.table();
         loop {
             if table.over {
@@ -152,8 +163,10 @@ impl Waiting {
             drop(table);
             for (request, Wait { waiter, interrupted, .. }) in suspects {
                 let after = interrupted.map(|at| at.elapsed());
-                if is_due(waiter, look(waiter.pid), after) && self.take(request) {
-                    answer(waiter.unique);
+                match is_due(waiter, look(waiter.pid), after) {
+                    true if waiter.mode == Mode::Ask => ask(request),
+                    true if self.take(request) => answer(waiter.unique),
+                    _ => {}
                 }
             }
             table = self.table();
@@ -178,7 +191,7 @@ fn is_due(waiter: Waiter, caller: Caller, interrupted: Option<Duration>) -> bool
     match caller {
         Caller::Killed => true,
         Caller::Alive => false,
-        Caller::Unseen => !waiter.needs_proof && interrupted.is_some_and(|ago| ago >= GRACE),
+        Caller::Unseen => waiter.mode != Mode::IfKilled && interrupted.is_some_and(|ago| ago >= GRACE),
     }
 }
 
@@ -204,19 +217,25 @@ fn kill_is_pending(status: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ABANDONED_MAX, Caller, EARLY_MAX, GRACE, Waiter, Waiting, is_due, kill_is_pending, look};
+    use super::{
+        ABANDONED_MAX, Caller, EARLY_MAX, GRACE, Mode, Waiter, Waiting, is_due, kill_is_pending, look,
+    };
     use std::sync::mpsc;
     use std::time::Duration;
 
     fn waiter(unique: u64) -> Waiter {
-        Waiter { unique, pid: 7, needs_proof: false }
+        Waiter { unique, pid: 7, mode: Mode::Answer }
     }
 
     /// What is answered while `then` runs.
     fn answered(waiting: &Waiting, caller: Caller, then: impl FnOnce(&mpsc::Receiver<u64>)) {
         let (tell, told) = mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| waiting.watch(|_| caller, move |unique| tell.send(unique).expect("heard")));
+            let ask = tell.clone();
+            let answer = move |unique| tell.send(unique).expect("heard");
+            scope.spawn(move || {
+                waiting.watch(|_| caller, answer, move |request| ask.send(request + 1).expect("heard"))
+            });
             then(&told);
             waiting.stop();
         });
@@ -242,6 +261,17 @@ mod tests {
     }
 
     #[test]
+    fn who_answers_by_himself_is_told_as_long_as_he_waits() {
+        let waiting = Waiting::default();
+        answered(&waiting, Caller::Killed, |told| {
+            waiting.begin(4, Waiter { mode: Mode::Ask, ..waiter(1 << 63 | 4) });
+            waiting.interrupt(4);
+            assert_eq!([told.recv(), told.recv()], [Ok(5), Ok(5)]);
+            assert!(waiting.end(4), "nobody else answered");
+        });
+    }
+
+    #[test]
     fn an_interruption_that_comes_before_its_request_waits_is_kept() {
         let waiting = Waiting::default();
         answered(&waiting, Caller::Killed, |told| {
@@ -257,7 +287,7 @@ mod tests {
 
     #[test]
     fn only_who_is_killed_or_invisible_for_long_is_answered() {
-        let proof = Waiter { needs_proof: true, ..waiter(2) };
+        let proof = Waiter { mode: Mode::IfKilled, ..waiter(2) };
         let long_ago = Some(Duration::MAX);
         assert!(
             is_due(waiter(2), Caller::Killed, None) && is_due(proof, Caller::Killed, Some(Duration::ZERO))

@@ -105,6 +105,19 @@ fn a_killed_process_is_gone_and_what_it_began_is_undone() {
 }
 
 #[test]
+fn a_write_that_waits_is_told_that_its_caller_is_gone() {
+    for flags in ["oflag=append", "oflag=direct"] {
+        let Some(mount) = fixture(Channel::Own) else { return };
+        mount.memory.tree().put(b"f", &[1; 4096]);
+        mount.memory.stall(|op| matches!(op, Op::Write { .. }));
+        let arguments = ["if=/dev/zero", "of=f", "bs=4k", "count=1", "conv=notrunc", flags];
+        Waiter::start(&mount, "dd", &arguments).ends_at_once(flags);
+        assert_eq!(mount.memory.waiting(), 0, "it ended by itself");
+        assert!(fs::read(mount.path("f")).expect("read") == [1; 4096], "{flags}");
+    }
+}
+
+#[test]
 fn a_listing_that_nobody_saw_keeps_no_reference() {
     let Some(mount) = fixture(Channel::Own) else { return };
     for name in ["a", "b", "c"] {

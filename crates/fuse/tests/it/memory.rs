@@ -30,6 +30,7 @@ pub struct Memory {
     tree: Mutex<Tree>,
     pub gate: Semaphore,
     stalled: Mutex<fn(&Op) -> bool>,
+    interrupts: tokio::sync::watch::Sender<u64>,
     waiting: AtomicUsize,
 }
 
@@ -46,6 +47,7 @@ impl Memory {
             tree: Mutex::new(tree),
             gate: Semaphore::new(0),
             stalled: Mutex::new(|_| false),
+            interrupts: tokio::sync::watch::channel(0).0,
             waiting: AtomicUsize::new(0),
         })
     }
@@ -280,11 +282,22 @@ impl Filesystem for Memory {
             let stalled = *self.stalled.lock().expect("no test panics with it");
             if ctx.unique != 0 && stalled(&op) {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
-                let opened = self.gate.acquire().await;
+                let mut interrupts = self.interrupts.subscribe();
+                let opened = tokio::select! {
+                    opened = self.gate.acquire() => opened,
+                    _ = interrupts.wait_for(|unique| *unique == ctx.unique) => {
+                        self.waiting.fetch_sub(1, Ordering::SeqCst);
+                        return Err(Errno::EINTR);
+                    }
+                };
                 self.waiting.fetch_sub(1, Ordering::SeqCst);
                 opened.map_err(|_| Errno::EIO)?.forget();
             }
             self.tree().answer(op, ctx)
         })
+    }
+
+    fn interrupt(&self, unique: u64) {
+        self.interrupts.send_replace(unique);
     }
 }
