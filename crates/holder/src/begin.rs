@@ -32,7 +32,8 @@ pub enum Start {
     Mount(Vec<Plan>),
     /// With what an engine gives it whose holder is dead, and which has this long to come.
     Adopt(Duration),
-    /// With what was taken before, while a holder lived. The engine that served it must be dead.
+    /// With what was taken from a holder that is dead, or was [succeeded](crate::Keeper::succeed). An engine that still
+    /// serves it is waited for, and comes to the socket; once it is dead another one is started.
     Kept(Taken),
 }
 

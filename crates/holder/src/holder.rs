@@ -14,7 +14,7 @@ use rustix::net::SocketFlags;
 
 use crate::begin::{HoldError, Options, PEERS_MAX, Start, listen, mount, system};
 use crate::engine::{Engine, Pause, Program};
-use crate::kept::{Item, Kept};
+use crate::kept::{Item, Kept, Name};
 use crate::oom;
 use crate::peer::Peer;
 use crate::socket::ReceiveError;
@@ -29,6 +29,8 @@ pub enum Ended {
     Done,
     /// The engine gave up, and why. What is still mounted answers errors.
     Failed(String),
+    /// Another holder has taken its place.
+    Succeeded,
     /// It was told twice to stop while no engine served. What is still mounted answers errors.
     GivenUp,
 }
@@ -43,24 +45,23 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     tracing::debug!(oom_score_adj = adj, "the holder begins");
     let socket = options.socket.clone();
     let listener = listen(&socket)?;
-    let ended = Holder::new(options).and_then(|mut holder| holder.run(&listener, stop));
+    let mut holder = Holder::new(options);
+    let ended = match &mut holder {
+        Ok(holder) => holder.run(&listener, stop),
+        Err(_) => Ok(Ended::Done),
+    };
+    // Before those who are connected see the end: a successor listens there then.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(socket = %socket.display(), %error, "the socket's file stays");
     }
-    ended
+    holder.and(ended)
 }
 
-/// Where an engine's descriptors come from.
-pub(crate) enum Adopting {
-    No,
-    /// Until then one may come.
-    Until(Instant),
-    /// This one gives, and gave so many mounts and descriptors.
-    From {
-        giver: u64,
-        mounts: u32,
-        items: u32,
-    },
+/// An engine that another holder has started, and that tells this one what it has.
+pub(crate) struct Giver {
+    pub(crate) id: u64,
+    pub(crate) mounts: u32,
+    pub(crate) items: u32,
 }
 
 pub(crate) struct Holder {
@@ -75,10 +76,13 @@ pub(crate) struct Holder {
     /// When the next engine is due, while there is none.
     due: Option<Instant>,
     pub(crate) pause: Pause,
-    pub(crate) adopting: Adopting,
+    /// Nothing is kept yet: until then an engine may come that gives all.
+    pub(crate) empty_until: Option<Instant>,
+    pub(crate) giver: Option<Giver>,
     /// The engine's last word.
     pub(crate) bye: Option<Option<String>>,
     pub(crate) stopping: bool,
+    pub(crate) succeeded: bool,
     /// Whoever may say stop is still there.
     told: bool,
 }
@@ -90,30 +94,33 @@ impl Holder {
             let item = Item { mount: 0, name, descriptor: Arc::new(descriptor) };
             kept.put(item).map_err(|error| HoldError::Start(error.to_string()))?;
         }
-        let mut adopting = Adopting::No;
+        let mut empty_until = None;
         match options.start {
             Start::Mount(plans) => mount(&plans, &mut kept)?,
-            Start::Adopt(patience) => adopting = Adopting::Until(Instant::now() + patience),
+            Start::Adopt(patience) => empty_until = Some(Instant::now() + patience),
             Start::Kept(taken) => {
                 let mounts = taken.mounts.into_iter().try_for_each(|mount| kept.add_mount(mount));
                 let all = mounts.and_then(|()| taken.items.into_iter().try_for_each(|item| kept.put(item)));
                 all.map_err(|error| HoldError::Start(error.to_string()))?;
             }
         }
-        let due = matches!(adopting, Adopting::No).then(Instant::now);
+        let engine = kept.find(0, Name::engine()).map(Engine::watch);
+        let due = (engine.is_none() && empty_until.is_none()).then(Instant::now);
         Ok(Holder {
             program: Program { path: options.program, arguments: options.arguments },
             kept,
             peers: BTreeMap::new(),
             next_peer: 1,
-            engine: None,
+            engine,
             voice: None,
             starts: 0,
             due,
             pause: Pause::default(),
-            adopting,
+            empty_until,
+            giver: None,
             bye: None,
             stopping: false,
+            succeeded: false,
             told: true,
         })
     }
@@ -128,6 +135,10 @@ impl Holder {
             for id in happened.peers {
                 self.hear(id, TURN);
             }
+            if self.succeeded {
+                tracing::info!("another holder has taken this one's place");
+                return Ok(Ended::Succeeded);
+            }
             if happened.death
                 && let Some(ended) = self.bury()
             {
@@ -141,9 +152,7 @@ impl Holder {
             if happened.comer {
                 self.welcome(listener);
             }
-            if let Adopting::Until(end) = self.adopting
-                && end <= Instant::now()
-            {
+            if self.giver.is_none() && self.empty_until.is_some_and(|end| end <= Instant::now()) {
                 return Err(HoldError::NobodyCame);
             }
         }
@@ -158,13 +167,10 @@ impl Holder {
             watched.push(PollFd::from_borrowed_fd(peer.socket(), events));
         }
         if let Some(engine) = &self.engine {
-            watched.push(PollFd::from_borrowed_fd(engine.death(), PollFlags::IN));
+            watched.push(PollFd::new(engine.death().as_ref(), PollFlags::IN));
         }
-        let until = match self.adopting {
-            Adopting::Until(end) => Some(end),
-            _ => self.due,
-        };
-        let timeout = until.map(|until| {
+        let empty_until = self.empty_until.filter(|_| self.giver.is_none());
+        let timeout = empty_until.or(self.due).map(|until| {
             // A little later rather than a little too early, which would be in a circle.
             let rest = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() }
@@ -185,7 +191,11 @@ impl Holder {
         let start = self.starts;
         match Engine::start(&self.program) {
             Ok((engine, socket)) => {
-                tracing::info!(start, pid = engine.pid, "an engine is started");
+                tracing::info!(start, pid = ?engine.pid, "an engine is started");
+                let descriptor = Arc::clone(engine.death());
+                if let Err(error) = self.keep(Item { mount: 0, name: Name::engine(), descriptor }) {
+                    tracing::warn!(%error, "keepers are not told of the engine's process");
+                }
                 self.engine = Some(engine);
                 self.voice = Some(self.add(Peer::new(socket)));
             }
@@ -217,11 +227,11 @@ impl Holder {
         let (pid, served, lived) = (engine.pid, engine.serves, engine.started.elapsed());
         let end = engine.end();
         if let Some(last) = self.bye.take() {
-            tracing::info!(pid, end, "the engine has ended");
+            tracing::info!(?pid, end, "the engine has ended");
             return Some(last.map_or(Ended::Done, Ended::Failed));
         }
         let pause = self.pause.next(served);
-        tracing::warn!(pid, end, served, ?lived, ?pause, "the engine died; another one is started");
+        tracing::warn!(?pid, end, served, ?lived, ?pause, "the engine died; another one is started");
         // So that callers of its requests can be killed while nobody serves. The next engine asks once more.
         for (mount, device) in self.kept.devices() {
             if let Err(error) = mounts::ask_for_resend(device.as_fd()) {
@@ -300,11 +310,10 @@ impl Holder {
         self.peers.remove(&id);
         if self.gives(id) {
             tracing::warn!("an engine went before it had given all");
-            let numbers: Vec<u32> = self.kept.mounts().map(|mount| mount.number).collect();
-            for number in numbers {
-                let _ = self.kept.drop_mount(number); // it was listed just now
+            self.giver = None;
+            if self.empty_until.is_some() {
+                self.kept.clear();
             }
-            self.adopting = Adopting::Until(Instant::now());
         }
     }
 }

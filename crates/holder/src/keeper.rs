@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
-use crate::kept::{Item, KeptMount, Name, Taken};
+use crate::kept::{Change, Item, KeptMount, Name, Taken};
 use crate::socket::{self, ReceiveError, Wait};
 use crate::wire::{BadMessage, Message, Role};
 
@@ -42,15 +42,6 @@ fn failed(call: &'static str) -> impl Fn(Errno) -> KeeperError {
         Errno::PIPE | Errno::CONNRESET => KeeperError::Gone,
         error => KeeperError::System { call, source: error.into() },
     }
-}
-
-/// Something that a holder keeps or lets go from now on.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A descriptor, in the place of one of the same name if there is one.
-    Put(Item),
-    /// A mount by its number, with all that belongs to it.
-    Drop(u32),
 }
 
 /// A connection to a holder.
@@ -159,12 +150,35 @@ impl Keeper {
 
     /// Waits for the next change of what is kept. Only after [`Keeper::take`] as a keeper.
     pub fn next_change(&mut self) -> Result<Change, KeeperError> {
-        match self.receive()? {
+        Keeper::change(self.receive()?)
+    }
+
+    fn change(received: socket::Received) -> Result<Change, KeeperError> {
+        match received {
             (Message::Put { mount, name }, Some(descriptor)) => {
                 Ok(Change::Put(Item { mount, name, descriptor: Arc::new(descriptor) }))
             }
             (Message::Drop { mount }, None) => Ok(Change::Drop(mount)),
             _ => Err(KeeperError::Unexpected),
+        }
+    }
+
+    /// Takes the holder's place: `taken` and all changes since are answered, and the holder has let go. Whoever calls
+    /// [holds](crate::hold) them at once, on the same socket: the engine that serves comes there. Only after
+    /// [`Keeper::take`] as a keeper.
+    pub fn succeed(self, mut taken: Taken) -> Result<Taken, KeeperError> {
+        self.send(&Message::Succeed, None)?;
+        loop {
+            match self.receive()? {
+                (Message::Done, None) => break,
+                change => taken.apply(Keeper::change(change)?),
+            }
+        }
+        // Its socket is gone from the file system before it hangs up.
+        match self.receive() {
+            Err(KeeperError::Gone) => Ok(taken),
+            Err(error) => Err(error),
+            Ok(_) => Err(KeeperError::Unexpected),
         }
     }
 

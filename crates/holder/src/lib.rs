@@ -32,6 +32,6 @@ mod wire;
 
 pub use begin::{HoldError, Options, Plan, Start};
 pub use holder::{Ended, hold};
-pub use keeper::{Change, Keeper, KeeperError};
-pub use kept::{Item, KeptMount, Name, NameError, Taken};
+pub use keeper::{Keeper, KeeperError};
+pub use kept::{Change, Item, KeptMount, Name, NameError, Taken};
 pub use wire::{BadMessage, Role};

@@ -54,6 +54,8 @@ pub(crate) enum Message {
     Bye { failed: Option<String> },
     /// The answer to what was done.
     Done,
+    /// A keeper that has all takes the holder's place.
+    Succeed,
 }
 
 /// Why bytes are no message.
@@ -98,6 +100,7 @@ impl Message {
             Message::Ready => 9,
             Message::Bye { .. } => 10,
             Message::Done => 11,
+            Message::Succeed => 12,
         }
     }
 
@@ -115,7 +118,7 @@ impl Message {
             }),
             Message::Welcome { start } => out.extend(start.to_le_bytes()),
             Message::Refused { why } => push_bytes(&mut out, cut(why).as_bytes()),
-            Message::Take | Message::Ready | Message::Done => {}
+            Message::Take | Message::Ready | Message::Done | Message::Succeed => {}
             Message::Mount(mount) => push_mount(&mut out, mount),
             Message::Put { mount, name } => {
                 out.extend(mount.to_le_bytes());
@@ -263,6 +266,7 @@ impl<'a> Reader<'a> {
                 }
             }
             11 => Message::Done,
+            12 => Message::Succeed,
             other => return Err(BadMessage::Kind(other)),
         })
     }

@@ -218,7 +218,6 @@ fn what_a_second_keeper_has_outlives_holder_and_engine() {
     signal(engine, Signal::KILL);
     let status = scene.holders[0].wait().expect("it ends");
     assert_eq!(status.signal(), Some(9));
-    fs::write(scene.folder.join("alone"), "").expect("written");
     scene.wait_for_engines(2);
     scene.look();
     // It goes on as a holder does.
@@ -245,6 +244,48 @@ fn an_engine_goes_on_without_its_holder_and_the_next_one_adopts_it() {
 }
 
 #[test]
+fn a_second_keeper_goes_on_with_the_engine_that_lives() {
+    let Some(mut scene) = scene() else { return };
+    let first = scene.holder("holder").id() as i32;
+    scene.wait_for_engines(1);
+    scene.holder("second");
+    scene.wait("the second keeper has all", || scene.folder.join("taken").exists());
+    // It hears of the engine that comes later too.
+    signal(scene.engines()[0], Signal::KILL);
+    let engine = scene.wait_for_engines(2);
+    signal(first, Signal::KILL);
+    scene.wait("the engine found it", || scene.log().contains("is adopted"));
+    scene.look();
+    assert_eq!(scene.engines().len(), 2, "nobody was started beside the one that lives");
+    signal(engine, Signal::KILL);
+    scene.wait_for_engines(3);
+    scene.look();
+}
+
+#[test]
+fn a_newer_holder_takes_the_place_of_the_old_one_again_and_again() {
+    const UPGRADES: usize = 10;
+    let Some(mut scene) = scene() else { return };
+    scene.holder("holder");
+    let engine = scene.wait_for_engines(1);
+    for upgrades in 1..=UPGRADES {
+        scene.holder("successor");
+        let status = scene.holders[upgrades - 1].wait().expect("it ends");
+        assert!(status.success(), "{status}: {}", scene.log());
+        scene.look();
+        scene.wait("the engine found it", || scene.log().matches("is adopted").count() == upgrades);
+    }
+    assert_eq!(scene.engines(), [engine], "one served through all of it");
+    signal(engine, Signal::KILL);
+    scene.wait_for_engines(2);
+    scene.look();
+    let pid = scene.holders[UPGRADES].id() as i32;
+    signal(pid, Signal::TERM);
+    let status = scene.holders[UPGRADES].wait().expect("it ends");
+    assert!(status.success() && !scene.is_mounted(), "{status}: {}", scene.log());
+}
+
+#[test]
 fn a_holder_that_nobody_comes_to_says_so() {
     let Some(mut scene) = scene() else { return };
     let status = scene.holder("lonely").wait().expect("it ends");
@@ -265,12 +306,17 @@ fn a_keeper_is_told_of_changes_and_changes_nothing_itself() {
         ("tested", scene.mount())
     );
     let names: Vec<_> = taken.items.iter().map(|item| (item.mount, item.name.as_str())).collect();
-    assert_eq!(names, [(0, "lock"), (1, "arena"), (1, "device")]);
+    assert_eq!(names, [(0, "engine"), (0, "lock"), (1, "arena"), (1, "device")]);
     // The next engine puts a descriptor of its own.
     fs::write(scene.folder.join("put"), "late").expect("written");
     signal(engine, Signal::KILL);
     scene.wait_for_engines(2);
-    let Change::Put(item) = keeper.next_change().expect("told") else { panic!("a descriptor") };
+    let mut told = || match keeper.next_change().expect("told") {
+        Change::Put(item) => item,
+        Change::Drop(number) => panic!("mount {number} is let go"),
+    };
+    assert_eq!(told().name, Name::engine());
+    let item = told();
     assert_eq!((item.mount, item.name.as_str()), (1, "late"));
     let name = Name::new("mine").expect("a name");
     let refused = keeper.put(0, &name, item.descriptor.as_fd());

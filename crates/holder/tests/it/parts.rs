@@ -32,6 +32,7 @@ fn part() {
         "holder" => keep(&folder, Start::Mount(plans()), None),
         "no-program" => keep(&folder, Start::Mount(plans()), Some("/nothing/of/this/name")),
         "second" => second(&folder),
+        "successor" => succeed(&folder),
         "adopter" => keep(&folder, Start::Adopt(Duration::from_secs(10)), None),
         "lonely" => keep(&folder, Start::Adopt(Duration::from_millis(50)), None),
         other => panic!("no part {other}"),
@@ -59,16 +60,24 @@ fn keep(folder: &Path, start: Start, program: Option<&str>) {
     ];
     let options = Options { program, arguments, socket: folder.join("socket"), start, items };
     let ended = hold(options, stopped.as_fd()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(ended, Ended::Done);
+    assert!(matches!(ended, Ended::Done | Ended::Succeeded), "{ended:?}");
 }
 
-/// A keeper that becomes the holder when it is told that it is alone.
-fn second(folder: &Path) {
+/// A newer holder.
+fn succeed(folder: &Path) {
     let mut keeper = Keeper::connect(&folder.join("socket"), Role::Keeper).expect("connected");
     let taken = keeper.take().expect("taken");
+    let taken = keeper.succeed(taken).expect("it lets go");
+    keep(folder, Start::Kept(taken), None);
+}
+
+/// A keeper that becomes the holder when the holder is gone.
+fn second(folder: &Path) {
+    let mut keeper = Keeper::connect(&folder.join("socket"), Role::Keeper).expect("connected");
+    let mut taken = keeper.take().expect("taken");
     fs::write(folder.join("taken"), "").expect("written");
-    while !folder.join("alone").exists() {
-        std::thread::yield_now();
+    while let Ok(change) = keeper.next_change() {
+        taken.apply(change);
     }
     keep(folder, Start::Kept(taken), None);
 }
