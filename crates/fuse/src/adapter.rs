@@ -21,17 +21,15 @@ use types::Ino;
 use vfs::{Ctx, Handle, Op};
 
 use crate::answer::{ListAnswer, ListPlusAnswer, NoReply, XattrAnswer};
+use crate::resume::{GATHERING, Gathering};
 use crate::server::Server;
 use crate::{convert, init};
-
-/// The bit of `unique` that marks a request which an earlier reader of the connection was given already.
-const RESENT: u64 = 1 << 63;
 
 fn ctx(request: &Request) -> Ctx {
     Ctx {
         cred: Cred { uid: request.uid(), gid: request.gid() },
         pid: request.pid(),
-        unique: request.unique().0 & !RESENT,
+        unique: request.unique().0 & !mounts::RESENT,
     }
 }
 
@@ -40,7 +38,14 @@ fn bytes(name: &OsStr) -> Vec<u8> {
 }
 
 /// fuser's trait over ours.
-pub(crate) struct Adapter(pub(crate) Arc<Server>);
+pub(crate) struct Adapter(Arc<Server>, Option<Arc<Gathering>>);
+
+impl Adapter {
+    /// With a `gathering` its threads are held there once.
+    pub(crate) fn new(server: Server, gathering: Option<Arc<Gathering>>) -> Adapter {
+        Adapter(Arc::new(server), gathering)
+    }
+}
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -217,6 +222,13 @@ impl fuser::Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if request.unique().0 == GATHERING {
+            reply.written(0); // to the socket that stands for the device
+            if let Some(gathering) = &self.1 {
+                gathering.hold(data);
+            }
+            return;
+        }
         let op = Op::Write {
             ino: Ino(ino.0),
             handle: Handle(handle.0),

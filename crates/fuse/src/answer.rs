@@ -11,6 +11,7 @@ use vfs::{Handle, Listed, Op, Outcome};
 
 use crate::convert::{errno, file_attr, file_type};
 use crate::listing::Estimate;
+use crate::resident;
 use crate::server::Server;
 
 /// Inode numbers are never reused, so a node never has a second generation.
@@ -18,6 +19,9 @@ const GENERATION: Generation = Generation(0);
 
 /// A reply that waits for its outcome. Sending it answers what the figures count: bytes moved, or the error told.
 pub(crate) trait Answer: Send + 'static {
+    /// The operation does not end at once. May be told twice.
+    fn waits(&mut self) {}
+
     /// Tells the kernel that it worked; an outcome of the wrong kind is a bug of the filesystem and told as `EIO`.
     fn succeed(self, outcome: Outcome) -> Result<u64, Errno>;
 
@@ -26,7 +30,7 @@ pub(crate) trait Answer: Send + 'static {
 }
 
 /// Logs an outcome that does not answer its operation. Only its kind: outcomes hold people's data.
-fn mismatch(outcome: &Outcome) -> Errno {
+pub(crate) fn mismatch(outcome: &Outcome) -> Errno {
     let kind = match outcome {
         Outcome::Done => "Done",
         Outcome::Entry { .. } => "Entry",
@@ -90,20 +94,24 @@ answer!(fuser::ReplyAttr, |reply| {
 answer!(fuser::ReplyCreate, |reply| {
     Outcome::Created { attr, ttl, handle, keep_cache, direct } => {
         let ttl = ttl.entry.min(ttl.attr); // fuser has one for both here
-        reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle.0), open_reply(handle, keep_cache, direct));
+        reply.created(&ttl, &file_attr(&attr), GENERATION, FileHandle(handle.0), open_flags(handle, keep_cache, direct));
         Ok(0)
     }
 });
 
 answer!(fuser::ReplyOpen, |reply| {
     Outcome::Opened { handle, keep_cache, direct } => {
-        reply.opened(FileHandle(handle.0), open_reply(handle, keep_cache, direct));
+        reply.opened(FileHandle(handle.0), open_flags(handle, keep_cache, direct));
         Ok(0)
     }
 });
 
 answer!(fuser::ReplyData, |reply| {
-    Outcome::Bytes(bytes) => { reply.data(&bytes); Ok(bytes.len() as u64) }
+    Outcome::Bytes(mut bytes) => {
+        resident::settle(&mut bytes);
+        reply.data(&bytes);
+        Ok(bytes.len() as u64)
+    }
 });
 
 answer!(fuser::ReplyWrite, |reply| {
@@ -122,7 +130,8 @@ answer!(fuser::ReplyStatfs, |reply| {
     }
 });
 
-fn open_reply(handle: Handle, keep_cache: bool, direct: bool) -> FopenFlags {
+/// How an open file behaves.
+pub(crate) fn open_flags(handle: Handle, keep_cache: bool, direct: bool) -> FopenFlags {
     let mut flags = FopenFlags::empty();
     // Nothing was written through it of which its close could hear, so the kernel need not ask (Linux 5.16).
     flags.set(FopenFlags::FOPEN_NOFLUSH, !handle.writes());
@@ -268,7 +277,7 @@ fn learn(estimate: &Estimate, asked: u32, got: usize, fitted: usize) {
 }
 
 /// Gives back the references of entries that the kernel was not told of.
-fn forget(server: &Arc<Server>, untold: &[Listed]) {
+pub(crate) fn forget(server: &Arc<Server>, untold: &[Listed]) {
     let untold = untold.iter().map(|listed| &listed.entry);
     for entry in untold.filter(|entry| !is_dot(entry) && entry.attr.is_some()) {
         server.run(crate::server::nobody(), Op::Forget { ino: entry.ino, count: 1 }, NoReply);
@@ -280,7 +289,7 @@ fn is_dot(entry: &DirEntry) -> bool {
 }
 
 /// What stands for the attributes of `.` and `..`: the kernel takes only number and type of these, and no reference.
-fn placeholder(entry: &DirEntry) -> Option<Attr> {
+pub(crate) fn placeholder(entry: &DirEntry) -> Option<Attr> {
     is_dot(entry).then(|| blank(entry.ino))
 }
 

@@ -20,10 +20,18 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Once returned, the future is run to its end, whatever becomes of the caller or the mount; it is dropped early
     /// only when the runtime shuts down.
     fn handle(self: Arc<Self>, op: Op, ctx: Ctx) -> OpFuture;
+
+    /// The caller of a write is gone; `unique` is its [`Ctx`]'s. If it waits and nothing of it is accepted yet it may end
+    /// with `EINTR`. Told again and again as long as it runs. Must not block.
+    fn interrupt(&self, _unique: u64) {}
 }
 
 impl Filesystem for vfs::Vfs {
     fn handle(self: Arc<Self>, op: Op, ctx: Ctx) -> OpFuture {
         Box::pin(async move { vfs::Vfs::handle(&self, op, ctx).await })
+    }
+
+    fn interrupt(&self, unique: u64) {
+        vfs::Vfs::interrupt(self, unique);
     }
 }

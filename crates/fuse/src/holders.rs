@@ -8,9 +8,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mounts::{Place, rows};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-
-use crate::mount::{Place, rows};
 
 /// One thing that a mount cannot be unmounted under.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

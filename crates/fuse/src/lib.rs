@@ -6,17 +6,20 @@
 //! | module | what it does |
 //! |---|---|
 //! | `filesystem` | the trait that is served |
-//! | `adapter`, `server` | each request as an operation, and how it is run |
+//! | `adapter` | each request as an operation, read and answered by fuser |
+//! | `channel` | the same without fuser |
+//! | `server` | how an operation is run |
 //! | `answer`, `listing`, `convert` | outcomes as replies |
-//! | `init` | what is agreed with the kernel |
-//! | `mount` | the mount point, and mounting there as root or as a user |
+//! | `init` | what is agreed with the kernel; the list, and mounting, are the crate `mounts` |
 //! | `holders` | who keeps a mount busy |
 //! | `session` | all of it together |
+//! | `resume`, `resident` | serving a mount that another process keeps; memory that a kill finds ready |
 //! | `figures` | how often and how fast each operation was |
 //! | `slice`, `heaps` | how soon threads get a processor, and how much memory is kept for them |
 
 mod adapter;
 mod answer;
+mod channel;
 mod convert;
 mod figures;
 mod filesystem;
@@ -24,7 +27,8 @@ mod heaps;
 mod holders;
 mod init;
 mod listing;
-mod mount;
+mod resident;
+mod resume;
 mod server;
 mod session;
 mod slice;
@@ -34,6 +38,7 @@ pub use filesystem::{Filesystem, OpFuture};
 pub use heaps::share_heaps;
 pub use holders::Holder;
 pub use init::agree;
-pub use mount::{MountError, check_mount_point};
-pub use session::{Config, Ended, Session, UnmountError};
+pub use mounts::{MountError, check_mount_point};
+pub use resume::{Kept, ResumeError};
+pub use session::{Channel, Config, Ended, Session, UnmountError};
 pub use slice::ask_for_short_slices;

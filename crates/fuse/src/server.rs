@@ -57,7 +57,7 @@ impl Server {
     }
 
     /// Runs an operation and sends its answer, now if it is ready.
-    pub(crate) fn run(&self, ctx: Ctx, op: Op, answer: impl Answer) {
+    pub(crate) fn run(&self, ctx: Ctx, op: Op, mut answer: impl Answer) {
         let kind = OpKind::from(&op);
         let start = Instant::now();
         self.figures.begin();
@@ -67,7 +67,10 @@ impl Server {
         let mut poll = || future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let place = is_sync.then(|| Place::take(self)).flatten();
         // Ends after the reply: what it wakes then has time.
-        let scope = place.as_ref().map(|_| Scope::enter());
+        let scope = place.as_ref().map(|_| {
+            answer.waits();
+            Scope::enter()
+        });
         let mut polled = poll();
         // Where nothing is left to help with, somebody else is at it.
         while polled.is_pending() && scope.as_ref().is_some_and(Scope::help) {
@@ -78,6 +81,7 @@ impl Server {
         match polled {
             Poll::Ready(result) => finish(&self.figures, kind, start, result, answer),
             Poll::Pending => {
+                answer.waits();
                 let figures = Arc::clone(&self.figures);
                 self.runtime.spawn(async move {
                     let result = future.await;
@@ -85,6 +89,11 @@ impl Server {
                 });
             }
         }
+    }
+
+    /// The caller of a write is gone.
+    pub(crate) fn interrupt(&self, unique: u64) {
+        self.filesystem.interrupt(unique);
     }
 
     /// As [`Server::run`], of a request that may be refused before it is an operation.

@@ -1,18 +1,21 @@
 //! A mount from its beginning to its end.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mounts::{Look, MountError, Place};
 use rustix::io::Errno;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
+use crate::channel;
 use crate::figures::Figures;
 use crate::filesystem::Filesystem;
 use crate::holders::{self, Holder};
-use crate::mount::{self, Look, MountError, Place};
+use crate::resume::{self, Gathering, Kept, ResumeError};
 use crate::server::Server;
 
 /// How a volume is mounted.
@@ -24,12 +27,23 @@ pub struct Config {
     pub volume: String,
     /// Threads that read requests, at least 1. An operation that waits occupies none.
     pub threads: usize,
+    /// Who speaks to the kernel.
+    pub channel: Channel,
+}
+
+/// Who reads requests from the kernel, and answers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// The fuser crate.
+    Fuser,
+    /// This crate. Callers that are killed while their request waits end at once, statx(2) shows times of birth.
+    Own,
 }
 
 impl Config {
-    /// Mounts `volume` on `dir` with 2 threads.
+    /// Mounts `volume` on `dir` with 2 threads over fuser.
     pub fn new(dir: &Path, volume: &str) -> Config {
-        Config { dir: dir.to_path_buf(), volume: volume.to_string(), threads: 2 }
+        Config { dir: dir.to_path_buf(), volume: volume.to_string(), threads: 2, channel: Channel::Fuser }
     }
 }
 
@@ -92,26 +106,60 @@ impl Session {
         runtime: Runtime,
     ) -> Result<Session, MountError> {
         let figures = Arc::new(Figures::new());
-        let adapter =
-            Adapter(Arc::new(Server::new(filesystem, runtime, Arc::clone(&figures), config.threads)));
-        Session::begin(adapter, config, figures)
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), config.threads);
+        Session::begin(config, figures, |device| match config.channel {
+            Channel::Fuser => serve(Adapter::new(server, None), device, config.threads),
+            Channel::Own => {
+                let refused = |error| MountError::Handshake(io::Error::other(error));
+                let agreed = mounts::shake_hands(device.as_fd()).map_err(refused)?;
+                channel::serve(server, device, agreed, config.threads).map_err(MountError::Handshake)
+            }
+        })
+    }
+
+    /// Serves a mount whose device another process keeps, with at least one thread that reads requests. To be called
+    /// when whoever served it before is dead, its last thread included: requests that it had read come again, with
+    /// their old [`unique`](vfs::Ctx), and `filesystem` has to know which of them were run. When it returns the mount
+    /// can be used; `runtime` is as for [`Session::start`].
+    ///
+    /// The mount is not taken away by an error, by dropping the session or by the process's death. After an error
+    /// nothing was read from the device, so another try loses nothing.
+    pub fn resume(
+        filesystem: Arc<dyn Filesystem>,
+        kept: &Kept,
+        channel: Channel,
+        threads: usize,
+        runtime: Runtime,
+    ) -> Result<Session, ResumeError> {
+        let figures = Arc::new(Figures::new());
+        let server = Server::new(filesystem, runtime, Arc::clone(&figures), threads);
+        let ended = match channel {
+            Channel::Own => channel::take_over(server, kept, threads)?,
+            Channel::Fuser => {
+                let gathering = Arc::new(Gathering::default());
+                let adapter = Adapter::new(server, Some(Arc::clone(&gathering)));
+                resume::take_over(adapter, kept, options(threads), &gathering)?
+            }
+        };
+        Ok(Session { place: kept.place.clone(), figures, ended })
     }
 
     /// Mounts as [`Session::start`] does, with the same options and threads, but serves a filesystem of fuser's own
-    /// kind, whose `init` calls [`agree`](crate::agree). So what the kernel and fuser cost can be measured without our adapter;
+    /// kind, over fuser, whose `init` calls [`agree`](crate::agree). So what the kernel and fuser cost can be measured without our adapter;
     /// nothing is counted.
     pub fn start_plain(filesystem: impl fuser::Filesystem, config: &Config) -> Result<Session, MountError> {
-        Session::begin(filesystem, config, Arc::new(Figures::new()))
+        let serve = |device| serve(filesystem, device, config.threads);
+        Session::begin(config, Arc::new(Figures::new()), serve)
     }
 
     fn begin(
-        filesystem: impl fuser::Filesystem,
         config: &Config,
         figures: Arc<Figures>,
+        serve: impl FnOnce(OwnedFd) -> Result<watch::Receiver<Option<Ended>>, MountError>,
     ) -> Result<Session, MountError> {
-        let mounted = mount::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
+        let mounted = mounts::mount(&config.dir, &format!("holdfast:{}", config.volume))?;
         let place = mounted.place;
-        serve(filesystem, mounted.device, config.threads)
+        serve(mounted.device)
             .inspect_err(|_| {
                 if let Err(error) = place.unmount(true) {
                     tracing::warn!(dir = %place.dir.display(), %error, "a mount that failed is left behind");
@@ -181,27 +229,53 @@ impl Session {
     }
 }
 
+fn options(threads: usize) -> fuser::Config {
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(threads.max(1));
+    options.clone_fd = false; // a closed clone takes its requests with it
+    options
+}
+
 /// Agrees with the kernel, and starts the threads.
 fn serve(
     filesystem: impl fuser::Filesystem,
-    device: std::os::fd::OwnedFd,
+    device: OwnedFd,
     threads: usize,
 ) -> Result<watch::Receiver<Option<Ended>>, MountError> {
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(threads.max(1));
-    config.clone_fd = false; // a closed clone takes its requests with it
     // Who may use the mount is the kernel's to say (allow_other or the owner alone).
-    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, config)
+    let session = fuser::Session::from_fd(filesystem, device, fuser::SessionACL::All, options(threads))
         .map_err(MountError::Handshake)?;
+    let device = session.as_fd().try_clone_to_owned().map_err(MountError::Handshake)?;
+    run(session, device, |_| {}).map_err(MountError::Handshake)
+}
+
+/// Runs a session on a thread of its own. `told` is told first how it ended.
+pub(crate) fn run(
+    session: fuser::Session<impl fuser::Filesystem>,
+    device: OwnedFd,
+    told: impl FnOnce(&Ended) + Send + 'static,
+) -> io::Result<watch::Receiver<Option<Ended>>> {
     let (tell, ended) = watch::channel(None);
     let thread = std::thread::Builder::new().name("fuse".to_string());
-    let spawned = thread.spawn(move || {
+    thread.spawn(move || {
         let end = match session.run() {
             Ok(()) => Ended::Unmounted,
-            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ended::Aborted,
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => aborted_or_unmounted(&device),
             Err(error) => Ended::Failed(error.to_string()),
         };
+        told(&end);
         tell.send_replace(Some(end));
-    });
-    spawned.map(|_| ended).map_err(MountError::Handshake)
+    })?;
+    Ok(ended)
+}
+
+/// A read that met the last request of a mount just as that was taken away fails like one of an aborted connection;
+/// the next one tells them apart.
+fn aborted_or_unmounted(device: &OwnedFd) -> Ended {
+    // A smaller one is refused before anything else is looked at.
+    let mut buffer = vec![0; mounts::TRANSFER_MAX as usize + 8192];
+    match rustix::io::read(device, &mut buffer) {
+        Err(Errno::NODEV) => Ended::Unmounted,
+        _ => Ended::Aborted,
+    }
 }

@@ -13,6 +13,7 @@ mod errno;
 mod flush;
 mod flusher;
 mod handle;
+mod interrupt;
 mod landing;
 mod layout;
 mod names;

@@ -17,6 +17,7 @@ use crate::compact::{Compaction, CompactionFigures};
 use crate::copy;
 use crate::errno;
 use crate::flusher::Closed;
+use crate::interrupt::RoomWaits;
 use crate::landing::Landings;
 use crate::op::{Ctx, Op, Outcome};
 use crate::quota::Quotas;
@@ -73,6 +74,7 @@ pub struct Vfs {
     pub(crate) kept: Kept,
     /// Something in the arena was freed, or a flush failed.
     pub(crate) freed: Arc<Notify>,
+    pub(crate) room_waits: RoomWaits,
     /// The flusher has something to do.
     pub(crate) work: Notify,
     /// The flusher looks again within a second by itself.
@@ -114,6 +116,7 @@ impl Vfs {
             compaction: Compaction::default(),
             kept: Kept::default(),
             freed,
+            room_waits: RoomWaits::default(),
             work: Notify::new(),
             looks_soon: AtomicBool::new(false),
             touched: std::sync::Mutex::default(),

@@ -29,6 +29,8 @@ struct Piece<'a> {
     data: &'a [u8],
     /// 0 for all but the last piece: a repeated request is taken as accepted only if all of it was.
     unique: u64,
+    /// The number of the request.
+    request: u64,
     kill_priv: bool,
     /// What the file counts for.
     label: Ino,
@@ -80,7 +82,8 @@ impl Vfs {
             let part = &data[written..data.len().min(written + RECORD_MAX)];
             let last = written + part.len() == data.len();
             let unique = if last { ctx.unique } else { 0 };
-            let piece = Piece { offset: offset + written as u64, data: part, unique, kill_priv, label };
+            let (offset, request) = (offset + written as u64, ctx.unique);
+            let piece = Piece { offset, data: part, unique, request, kill_priv, label };
             match self.write_piece(&node, &piece).await {
                 Ok(()) => written += part.len(),
                 // As write(2) does: what was written counts, and the next call gets the error.
@@ -111,7 +114,7 @@ impl Vfs {
         piece: &Piece<'_>,
         charged: &mut Option<Charge>,
     ) -> Result<(), Errno> {
-        let mut waiting_since = None;
+        let (mut waiting_since, mut room_wait) = (None, None);
         loop {
             // Made before the arena is looked at, or what is freed in between would not be heard of.
             let freed = self.freed.notified();
@@ -137,6 +140,9 @@ impl Vfs {
                         && self.clock.elapsed().saturating_sub(since) >= STUCK
                     {
                         return Err(errno);
+                    }
+                    if room_wait.get_or_insert_with(|| self.waits_for_room(piece.request)).is_unwanted() {
+                        return Err(Errno::EINTR);
                     }
                     self.work.notify_one();
                     freed.await;

@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+use fuse::Channel;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 use vfs::Op;
 
-use crate::{fixture, wait_until};
+use crate::{fixture, over_both, wait_until};
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 + at / 4096) as u8).collect()
@@ -20,9 +21,8 @@ fn aligned(space: &mut [u8], len: usize) -> &mut [u8] {
     &mut space[skip..skip + len]
 }
 
-#[test]
-fn large_writes_and_reads_move_a_mebibyte_at_a_time() {
-    let Some(mount) = fixture() else { return };
+fn large_writes_and_reads_move_a_mebibyte_at_a_time(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let bytes = pattern(5 << 20);
     let mut file = File::create(mount.path("f")).expect("create");
     file.write_all(&bytes).expect("write");
@@ -50,9 +50,8 @@ fn large_writes_and_reads_move_a_mebibyte_at_a_time() {
     wait_until("all bytes are counted", || read().is_some_and(|read| read.bytes == 5 << 20));
 }
 
-#[test]
-fn direct_writes_and_reads_pass_the_page_cache() {
-    let Some(mount) = fixture() else { return };
+fn direct_writes_and_reads_pass_the_page_cache(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let mut options = File::options();
     options.read(true).write(true).create(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
     let file = options.open(mount.path("f")).expect("open with O_DIRECT");
@@ -77,10 +76,9 @@ fn direct_writes_and_reads_pass_the_page_cache() {
     assert!(opened[0].direct && opened[0].sync && opened[0].read && opened[0].write);
 }
 
-#[test]
 #[allow(unsafe_code)]
-fn a_shared_mapping_is_written_back_by_msync() {
-    let Some(mount) = fixture() else { return };
+fn a_shared_mapping_is_written_back_by_msync(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let mut options = File::options();
     let file = options.read(true).write(true).create(true).open(mount.path("f")).expect("open");
     file.write_all_at(&pattern(8192), 0).expect("write");
@@ -98,9 +96,8 @@ fn a_shared_mapping_is_written_back_by_msync() {
     assert!(mount.memory.tree().node(ino).data == expected);
 }
 
-#[test]
-fn copies_and_holes_are_asked_for() {
-    let Some(mount) = fixture() else { return };
+fn copies_and_holes_are_asked_for(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let bytes = pattern(100_000);
     mount.memory.tree().put(b"f", &bytes);
     // std::fs::copy tries copy_file_range first
@@ -117,9 +114,8 @@ fn copies_and_holes_are_asked_for() {
     assert_eq!(seek(rustix::fs::SeekFrom::Data(100_000)), Err(rustix::io::Errno::NXIO));
 }
 
-#[test]
-fn what_is_not_built_is_left_to_the_kernel() {
-    let Some(mount) = fixture() else { return };
+fn what_is_not_built_is_left_to_the_kernel(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     mount.memory.tree().put(b"g", b"some");
     let file = File::open(mount.path("g")).expect("open");
     // locks: between two open files, and no request
@@ -135,4 +131,21 @@ fn what_is_not_built_is_left_to_the_kernel() {
     // poll(2): always ready
     let mut polled = [rustix::event::PollFd::new(&file, rustix::event::PollFlags::IN)];
     assert_eq!(rustix::event::poll(&mut polled, None), Ok(1));
+}
+
+#[test]
+fn statx_shows_the_time_of_birth() {
+    use std::time::{Duration, SystemTime};
+    let Some(mount) = fixture(Channel::Own) else { return };
+    mount.memory.tree().put(b"f", b"some");
+    let born = fs::metadata(mount.path("f")).expect("stat").created().expect("a time of birth");
+    assert_eq!(born, SystemTime::UNIX_EPOCH + Duration::from_nanos(1_000_000_007));
+}
+
+over_both! {
+    large_writes_and_reads_move_a_mebibyte_at_a_time,
+    direct_writes_and_reads_pass_the_page_cache,
+    a_shared_mapping_is_written_back_by_msync,
+    copies_and_holes_are_asked_for,
+    what_is_not_built_is_left_to_the_kernel,
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use fuse::{Config, Ended, Holder, MountError, OpKind, Session, UnmountError};
+use fuse::{Channel, Config, Ended, Holder, MountError, OpKind, Session, UnmountError};
 use rustix::mount::{MountFlags, UnmountFlags};
 use vfs::Op;
 
 use crate::memory::{Memory, SLOW};
-use crate::{Fixture, able, fixture, folder, wait_until};
+use crate::{Fixture, able, fixture, folder, over_both, wait_until};
 
 fn row(dir: &Path) -> Option<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
@@ -26,13 +26,12 @@ fn end_of(mount: &Fixture) -> Ended {
 }
 
 fn another(mount: &Fixture) -> Result<Session, MountError> {
-    let config = Config::new(&mount.dir, "other");
+    let config = Config { channel: mount.channel, ..Config::new(&mount.dir, "other") };
     Session::start(Memory::new(), &config, mount.runtime.handle().clone())
 }
 
-#[test]
-fn the_mount_table_shows_type_source_and_options() {
-    let Some(mount) = fixture() else { return };
+fn the_mount_table_shows_type_source_and_options(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let row = row(&mount.dir).expect("our row");
     assert!(row.contains(" - fuse.holdfast holdfast:tested "), "{row}");
     for option in ["allow_other", "default_permissions", "user_id=0", "rw"] {
@@ -43,9 +42,8 @@ fn the_mount_table_shows_type_source_and_options() {
     }
 }
 
-#[test]
-fn a_mount_point_in_use_is_refused_by_name() {
-    let Some(mount) = fixture() else { return };
+fn a_mount_point_in_use_is_refused_by_name(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     match another(&mount) {
         Err(MountError::Busy { dir, what }) => {
             assert_eq!((dir, what.as_str()), (mount.dir.clone(), "holdfast:tested (fuse.holdfast)"));
@@ -61,9 +59,8 @@ fn a_mount_point_in_use_is_refused_by_name() {
     assert!(matches!(refused.err(), Some(MountError::Busy { what, .. }) if what == "scratch (tmpfs)"));
 }
 
-#[test]
-fn dead_mounts_are_detached_first() {
-    let Some(mount) = fixture() else { return };
+fn dead_mounts_are_detached_first(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let (_folder, dir) = folder();
     for _ in 0..2 {
         // What a process leaves that dies with its mount: nobody has the device open.
@@ -76,7 +73,7 @@ fn dead_mounts_are_detached_first() {
     }
     let dead = fs::read_dir(&dir).expect_err("nobody serves it");
     assert_eq!(dead.raw_os_error(), Some(libc::ENOTCONN));
-    let config = Config::new(&dir, "new");
+    let config = Config { channel, ..Config::new(&dir, "new") };
     let session = Session::start(Memory::new(), &config, mount.runtime.handle().clone()).expect("a mount");
     assert!(row(&dir).expect("our row").contains("holdfast:new"));
     assert_eq!(fs::read_dir(&dir).expect("readdir").count(), 0);
@@ -84,22 +81,20 @@ fn dead_mounts_are_detached_first() {
     assert_eq!(row(&dir), None, "both dead ones are gone too");
 }
 
-#[test]
-fn unmounting_ends_the_session_whoever_does_it() {
-    let Some(mount) = fixture() else { return };
+fn unmounting_ends_the_session_whoever_does_it(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     rustix::mount::unmount(&mount.dir, UnmountFlags::empty()).expect("umount from outside");
     assert_eq!(end_of(&mount), Ended::Unmounted);
     mount.session.unmount().expect("a mount that is gone is no error");
     drop(mount);
-    let Some(mount) = fixture() else { return };
+    let Some(mount) = fixture(channel) else { return };
     mount.session.unmount().expect("unmount");
     assert_eq!(end_of(&mount), Ended::Unmounted);
     assert_eq!(row(&mount.dir), None);
 }
 
-#[test]
-fn an_aborted_connection_ends_the_session_and_is_replaced() {
-    let Some(mount) = fixture() else { return };
+fn an_aborted_connection_ends_the_session_and_is_replaced(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let (_folder, control) = folder();
     rustix::mount::mount("fusectl", &control, "fusectl", MountFlags::empty(), None).expect("fusectl");
     let row_text = row(&mount.dir).expect("our row");
@@ -114,9 +109,8 @@ fn an_aborted_connection_ends_the_session_and_is_replaced() {
     mount.session.unmount().expect("the first one is gone already");
 }
 
-#[test]
-fn who_keeps_it_busy_is_named() {
-    let Some(mount) = fixture() else { return };
+fn who_keeps_it_busy_is_named(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     mount.memory.tree().put(b"open", b"x");
     let file = File::open(mount.path("open")).expect("open");
     let mut shell = Command::new("sh");
@@ -147,10 +141,9 @@ fn who_keeps_it_busy_is_named() {
     assert_eq!(end_of(&mount), Ended::Unmounted);
 }
 
-#[test]
 #[allow(unsafe_code)]
-fn a_mapped_file_and_a_mount_below_keep_it_busy_too() {
-    let Some(mount) = fixture() else { return };
+fn a_mapped_file_and_a_mount_below_keep_it_busy_too(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     mount.memory.tree().put(b"mapped", &[1; 4096]);
     fs::create_dir(mount.path("below")).expect("mkdir");
     rustix::mount::mount("scratch", mount.path("below"), "tmpfs", MountFlags::empty(), None)
@@ -174,9 +167,8 @@ fn a_mapped_file_and_a_mount_below_keep_it_busy_too() {
     assert_eq!(mount.session.holders(), []);
 }
 
-#[test]
-fn an_operation_that_waits_holds_up_no_other() {
-    let Some(mount) = fixture() else { return };
+fn an_operation_that_waits_holds_up_no_other(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     mount.memory.tree().put(b"fast", b"");
     let slow = mount.path(std::str::from_utf8(SLOW).expect("text"));
     let waiter = std::thread::spawn(move || fs::metadata(slow));
@@ -214,4 +206,15 @@ fn a_mount_point_that_is_none_is_refused() {
     let config = Config::new(&dir.join("none"), "v");
     let refused = Session::start(Memory::new(), &config, runtime.handle().clone());
     assert!(matches!(refused.err(), Some(MountError::NoMountPoint(_))));
+}
+
+over_both! {
+    the_mount_table_shows_type_source_and_options,
+    a_mount_point_in_use_is_refused_by_name,
+    dead_mounts_are_detached_first,
+    unmounting_ends_the_session_whoever_does_it,
+    an_aborted_connection_ends_the_session_and_is_replaced,
+    who_keeps_it_busy_is_named,
+    a_mapped_file_and_a_mount_below_keep_it_busy_too,
+    an_operation_that_waits_holds_up_no_other,
 }

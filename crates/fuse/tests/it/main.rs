@@ -3,24 +3,40 @@
 //! As root with /dev/fuse; elsewhere each test says that it was skipped.
 
 mod data;
+mod killed;
 mod lifecycle;
 mod memory;
 mod names;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fuse::{Config, Session};
+use fuse::{Channel, Config, Session};
 use memory::Memory;
 use tokio::runtime::Runtime;
 
 /// One mount at a time: a child that another test forks would for a moment hold this test's open files.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Each of these tests over both channels to the kernel.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod over_fuser {
+            $(#[test] fn $name() { super::$name(fuse::Channel::Fuser); })*
+        }
+        mod over_own {
+            $(#[test] fn $name() { super::$name(fuse::Channel::Own); })*
+        }
+    };
+}
+use over_both;
+
 /// A mounted tree, taken away at the end of the test.
 struct Fixture {
     memory: Arc<Memory>,
+    channel: Channel,
     session: Session,
     dir: PathBuf,
     runtime: Runtime,
@@ -47,7 +63,7 @@ fn able() -> bool {
 }
 
 /// Mounts with one thread, so that whatever blocks it would be seen; `None` where that cannot be.
-fn fixture() -> Option<Fixture> {
+fn fixture(channel: Channel) -> Option<Fixture> {
     if !able() {
         return None;
     }
@@ -59,9 +75,9 @@ fn fixture() -> Option<Fixture> {
         .enable_time()
         .build()
         .expect("a runtime");
-    let config = Config { threads: 1, ..Config::new(&dir, "tested") };
+    let config = Config { threads: 1, channel, ..Config::new(&dir, "tested") };
     let session = Session::start(memory.clone(), &config, runtime.handle().clone()).expect("a mount");
-    Some(Fixture { memory, session, dir, runtime, _folder: folder, _alone: alone })
+    Some(Fixture { memory, channel, session, dir, runtime, _folder: folder, _alone: alone })
 }
 
 impl Fixture {

@@ -1,6 +1,7 @@
 //! A file tree in memory that notes what it is asked.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub struct Tree {
 pub struct Memory {
     tree: Mutex<Tree>,
     pub gate: Semaphore,
+    stalled: Mutex<fn(&Op) -> bool>,
+    interrupts: tokio::sync::watch::Sender<u64>,
+    waiting: AtomicUsize,
 }
 
 fn attr(ino: u64, kind: FileKind, mode: u32) -> Attr {
@@ -39,11 +43,27 @@ impl Memory {
     pub fn new() -> Arc<Memory> {
         let mut tree = Tree { nodes: BTreeMap::new(), asked: Vec::new() };
         tree.add(attr(1, FileKind::Directory, 0o777));
-        Arc::new(Memory { tree: Mutex::new(tree), gate: Semaphore::new(0) })
+        Arc::new(Memory {
+            tree: Mutex::new(tree),
+            gate: Semaphore::new(0),
+            stalled: Mutex::new(|_| false),
+            interrupts: tokio::sync::watch::channel(0).0,
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     pub fn tree(&self) -> MutexGuard<'_, Tree> {
         self.tree.lock().expect("no test panics with the tree")
+    }
+
+    /// From now on such operations wait for [`Memory::gate`] before they are answered; those of this process itself never.
+    pub fn stall(&self, stalled: fn(&Op) -> bool) {
+        *self.stalled.lock().expect("no test panics with it") = stalled;
+    }
+
+    /// How many are waiting.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// The operations so far that `wanted` picks something from.
@@ -259,7 +279,25 @@ impl Filesystem for Memory {
                 self.gate.acquire().await.map_err(|_| Errno::EIO)?.forget();
                 return Err(Errno::EACCES); // so that an answer from here cannot be taken for another
             }
+            let stalled = *self.stalled.lock().expect("no test panics with it");
+            if ctx.unique != 0 && stalled(&op) {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                let mut interrupts = self.interrupts.subscribe();
+                let opened = tokio::select! {
+                    opened = self.gate.acquire() => opened,
+                    _ = interrupts.wait_for(|unique| *unique == ctx.unique) => {
+                        self.waiting.fetch_sub(1, Ordering::SeqCst);
+                        return Err(Errno::EINTR);
+                    }
+                };
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
+                opened.map_err(|_| Errno::EIO)?.forget();
+            }
             self.tree().answer(op, ctx)
         })
+    }
+
+    fn interrupt(&self, unique: u64) {
+        self.interrupts.send_replace(unique);
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use fuse::Channel;
 use namespace::{Cred, FallocateMode, NewKind, SetAttr, SetTime, XattrMode};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
@@ -14,11 +15,10 @@ use rustix::fs::{
 use types::Nanos;
 use vfs::Op;
 
-use crate::fixture;
+use crate::{fixture, over_both};
 
-#[test]
-fn a_new_name_comes_with_mode_umask_and_owner() {
-    let Some(mount) = fixture() else { return };
+fn a_new_name_comes_with_mode_umask_and_owner(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let script = "umask 027; mkdir -m 2775 a; mkdir d; : > f";
     let done =
         Command::new("sh").args(["-ec", script]).current_dir(&mount.dir).uid(65534).gid(65533).status();
@@ -40,9 +40,8 @@ fn a_new_name_comes_with_mode_umask_and_owner() {
     assert!(pids.iter().all(|pid| *pid != 0), "{pids:?}");
 }
 
-#[test]
-fn nodes_of_every_kind_keep_their_type_and_number() {
-    let Some(mount) = fixture() else { return };
+fn nodes_of_every_kind_keep_their_type_and_number(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let number = rustix::fs::makedev(259, 70_000);
     for (name, kind, rdev) in [
         ("c", FileType::CharacterDevice, number),
@@ -73,9 +72,8 @@ fn nodes_of_every_kind_keep_their_type_and_number() {
     assert!(stat("s").file_type().is_socket() && stat("r").is_file());
 }
 
-#[test]
-fn links_lead_where_they_say() {
-    let Some(mount) = fixture() else { return };
+fn links_lead_where_they_say(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     symlink("to/nowhere", mount.path("l")).expect("symlink");
     assert_eq!(fs::read_link(mount.path("l")).expect("readlink").to_str(), Some("to/nowhere"));
     File::create(mount.path("f")).expect("create");
@@ -84,9 +82,8 @@ fn links_lead_where_they_say() {
     assert_eq!((f.ino(), g.nlink()), (g.ino(), 2));
 }
 
-#[test]
-fn a_rename_says_how() {
-    let Some(mount) = fixture() else { return };
+fn a_rename_says_how(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let rename = |flags| renameat_with(CWD, mount.path("a"), CWD, mount.path("b"), flags);
     File::create(mount.path("a")).expect("create");
     rename(RenameFlags::empty()).expect("rename");
@@ -104,9 +101,8 @@ fn a_rename_says_how() {
     assert_eq!(flags, expected);
 }
 
-#[test]
-fn times_are_set_omitted_or_now() {
-    let Some(mount) = fixture() else { return };
+fn times_are_set_omitted_or_now(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     File::create(mount.path("f")).expect("create");
     let set = |atime: (i64, i64), mtime: (i64, i64)| {
         let time = |(tv_sec, tv_nsec): (i64, i64)| Timespec { tv_sec, tv_nsec };
@@ -127,9 +123,8 @@ fn times_are_set_omitted_or_now() {
     assert_eq!((stat.mtime(), stat.mtime_nsec()), (-2, 500_000_001));
 }
 
-#[test]
-fn mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged() {
-    let Some(mount) = fixture() else { return };
+fn mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     File::create(mount.path("f")).expect("create");
     fs::set_permissions(mount.path("f"), PermissionsExt::from_mode(0o6777)).expect("chmod");
     std::os::unix::fs::chown(mount.path("f"), Some(5), Some(6)).expect("chown");
@@ -161,9 +156,8 @@ fn mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged() {
     assert_eq!(kills, [true]);
 }
 
-#[test]
-fn each_kind_of_fallocate_is_told_apart() {
-    let Some(mount) = fixture() else { return };
+fn each_kind_of_fallocate_is_told_apart(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let file = File::create(mount.path("f")).expect("create");
     let run = |flags, at, len| fallocate(&file, flags, at, len);
     run(FallocateFlags::empty(), 0, 10_000).expect("allocate");
@@ -189,11 +183,10 @@ fn each_kind_of_fallocate_is_told_apart() {
     assert_eq!(file.metadata().expect("stat").len(), 30_007);
 }
 
-#[test]
-fn extended_attributes_are_set_read_listed_and_removed() {
+fn extended_attributes_are_set_read_listed_and_removed(channel: Channel) {
     use rustix::fs::{getxattr, getxattr_query, listxattr, removexattr, setxattr};
     use rustix::io::Errno;
-    let Some(mount) = fixture() else { return };
+    let Some(mount) = fixture(channel) else { return };
     let path = mount.path("f");
     File::create(&path).expect("create");
     let value = vec![7; 5000];
@@ -220,9 +213,8 @@ fn extended_attributes_are_set_read_listed_and_removed() {
     assert_eq!(modes, [XattrMode::Create, XattrMode::Create, XattrMode::Replace, XattrMode::Set]);
 }
 
-#[test]
-fn five_thousand_names_are_listed_once_each_and_no_reference_is_lost() {
-    let Some(mount) = fixture() else { return };
+fn five_thousand_names_are_listed_once_each_and_no_reference_is_lost(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let names: BTreeSet<String> = (0..5000).map(|n| format!("{n:0>width$}", width = 4 + n % 200)).collect();
     {
         let mut tree = mount.memory.tree();
@@ -256,17 +248,15 @@ fn five_thousand_names_are_listed_once_each_and_no_reference_is_lost() {
     assert_eq!(forgotten.iter().sum::<u64>(), expected);
 }
 
-#[test]
-fn free_space_is_told() {
-    let Some(mount) = fixture() else { return };
+fn free_space_is_told(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     let space = rustix::fs::statvfs(&mount.dir).expect("statvfs");
     assert_eq!((space.f_blocks, space.f_bfree, space.f_bavail, space.f_frsize), (1000, 600, 600, 4096));
     assert_eq!((space.f_files, space.f_ffree, space.f_namemax), (50, 40, 255));
 }
 
-#[test]
-fn an_absent_name_is_remembered_until_it_is_made() {
-    let Some(mount) = fixture() else { return };
+fn an_absent_name_is_remembered_until_it_is_made(channel: Channel) {
+    let Some(mount) = fixture(channel) else { return };
     for _ in 0..3 {
         let absent = fs::metadata(mount.path("f")).expect_err("nothing there");
         assert_eq!(absent.raw_os_error(), Some(libc::ENOENT));
@@ -275,4 +265,18 @@ fn an_absent_name_is_remembered_until_it_is_made() {
     assert_eq!(lookups.len(), 1);
     File::create(mount.path("f")).expect("create");
     fs::metadata(mount.path("f")).expect("there now");
+}
+
+over_both! {
+    a_new_name_comes_with_mode_umask_and_owner,
+    nodes_of_every_kind_keep_their_type_and_number,
+    links_lead_where_they_say,
+    a_rename_says_how,
+    times_are_set_omitted_or_now,
+    mode_owner_and_size_are_set_and_who_may_not_keep_set_id_bits_is_flagged,
+    each_kind_of_fallocate_is_told_apart,
+    extended_attributes_are_set_read_listed_and_removed,
+    five_thousand_names_are_listed_once_each_and_no_reference_is_lost,
+    free_space_is_told,
+    an_absent_name_is_remembered_until_it_is_made,
 }

@@ -167,6 +167,35 @@ async fn a_write_waits_for_a_full_arena_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_write_that_waits_for_room_ends_when_its_caller_is_gone() {
+    let bench = Bench::sized(Sizes { arena: MIB, ..Sizes::default() }).await;
+    let (ino, handle) = bench.create("file").await;
+    let mut accepted = 0;
+    // Nobody flushes.
+    let unique = loop {
+        let (ctx, vfs) = (bench.ctx(0), std::sync::Arc::clone(&bench.vfs));
+        let op = Op::Write { ino, handle, offset: accepted << 16, data: vec![1; 1 << 16], kill_priv: false };
+        let write = tokio::spawn(async move { vfs.handle(op, ctx).await });
+        while !write.is_finished() && !bench.vfs.room_waits.has(ctx.unique) {
+            tokio::task::yield_now().await;
+        }
+        bench.vfs.interrupt(ctx.unique + 1); // which does not wait
+        if write.is_finished() {
+            assert_eq!(write.await.expect("no panic"), Ok(Outcome::Written(1 << 16)));
+            accepted += 1;
+            continue;
+        }
+        bench.vfs.interrupt(ctx.unique);
+        assert_eq!(write.await.expect("no panic"), Err(Errno::EINTR));
+        break ctx.unique;
+    };
+    assert!(accepted > 0 && bench.arena.find_unique(unique).is_none() && !bench.vfs.room_waits.has(unique));
+    assert_eq!(bench.vfs.figures().dirty_bytes, accepted << 16);
+    bench.vfs.flush_everything().await.expect("stored");
+    assert_eq!(bench.attr(ino).await.size, accepted << 16);
+}
+
+#[tokio::test]
 async fn a_write_to_a_full_arena_fails_when_nothing_can_be_flushed() {
     let bench = Bench::sized(Sizes { arena: MIB, ..Sizes::default() }).await;
     let (ino, handle) = bench.create("file").await;

@@ -7,23 +7,23 @@ use std::path::PathBuf;
 
 /// One mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Row {
+pub struct Row {
     /// Its number.
-    pub(crate) id: u64,
+    pub id: u64,
     /// The number of the mount it is mounted on.
-    pub(crate) parent: u64,
+    pub parent: u64,
     /// The number of its superblock.
-    pub(crate) dev: (u32, u32),
+    pub dev: (u32, u32),
     /// Where it is.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
     /// Its type, with the subtype of FUSE mounts.
-    pub(crate) fstype: String,
+    pub fstype: String,
     /// Its source.
-    pub(crate) source: String,
+    pub source: String,
 }
 
 /// All mounts, later ones on top of earlier ones at the same place.
-pub(crate) fn rows() -> io::Result<Vec<Row>> {
+pub fn rows() -> io::Result<Vec<Row>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
@@ -70,7 +70,7 @@ impl Row {
     }
 
     /// Whether it lies below `dir` and not at it.
-    pub(crate) fn is_below(&self, dir: &std::path::Path) -> bool {
+    pub fn is_below(&self, dir: &std::path::Path) -> bool {
         self.dir != dir && self.dir.starts_with(dir)
     }
 }

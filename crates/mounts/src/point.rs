@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{FSTYPE, MountError, Row, Way, fusermount, privileged, rows, system};
+use crate::place::{FSTYPE, MountError, Way, system};
+use crate::table::{Row, rows};
+use crate::{fusermount, privileged};
 
 /// How long a mount of ours may take to answer before it counts as alive but stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -20,7 +22,7 @@ const STACKED_MAX: usize = 16;
 const LINKS_MAX: usize = 40;
 
 /// The path as the mount table will show it. Neither it nor anything below it is looked at if it is mounted on.
-pub(super) fn resolve(dir: &Path) -> Result<PathBuf, MountError> {
+pub(crate) fn resolve(dir: &Path) -> Result<PathBuf, MountError> {
     let mut dir = dir.to_path_buf();
     for _ in 0..LINKS_MAX {
         let path = absolute(&dir)?;
@@ -72,7 +74,7 @@ fn top(dir: &Path) -> Result<Option<Row>, MountError> {
 }
 
 /// Detaches dead mounts of ours from `dir`, until nothing is mounted there or something that is not ours to remove.
-pub(super) fn clear(dir: &Path, way: Way) -> Result<(), MountError> {
+pub(crate) fn clear(dir: &Path, way: Way) -> Result<(), MountError> {
     for _ in 0..STACKED_MAX {
         let Some(row) = top(dir)? else { return Ok(()) };
         if row.fstype != FSTYPE || !is_dead(dir) {

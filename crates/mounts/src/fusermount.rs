@@ -11,12 +11,12 @@ use rustix::net::{
     socketpair,
 };
 
-use super::{MountError, system};
 use crate::init::TRANSFER_MAX;
+use crate::place::{MountError, system};
 
 const PROGRAM: &str = "fusermount3";
 
-pub(super) fn mount(dir: &Path, source: &str) -> Result<OwnedFd, MountError> {
+pub(crate) fn mount(dir: &Path, source: &str) -> Result<OwnedFd, MountError> {
     let at = system(dir, "socketpair(2)");
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| at(error.into()))?;
@@ -54,7 +54,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> {
 }
 
 /// A mount that is busy is `EBUSY` as from umount2(2).
-pub(super) fn unmount(dir: &Path, lazily: bool) -> io::Result<()> {
+pub(crate) fn unmount(dir: &Path, lazily: bool) -> io::Result<()> {
     let mut command = Command::new(PROGRAM);
     command.arg("-u");
     if lazily {
@@ -78,7 +78,8 @@ fn said(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::{mount, unmount};
-    use crate::mount::{Way, point, rows};
+    use crate::place::Way;
+    use crate::{point, rows};
 
     #[test]
     fn a_mount_through_fusermount_shows_type_and_source_and_goes_when_dead() {

@@ -1,15 +1,11 @@
 //! Putting a mount in place, and taking it away.
 
-mod fusermount;
-mod point;
-mod privileged;
-mod table;
-
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-pub(crate) use table::{Row, rows};
+use crate::table::rows;
+use crate::{fusermount, point, privileged};
 
 /// The type that the mount table shows; the kernel takes what is behind the dot as a subtype.
 pub(crate) const FSTYPE: &str = "fuse.holdfast";
@@ -81,7 +77,7 @@ pub enum MountError {
 
 /// How a mount came to be, and so how it goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
+pub enum Way {
     /// mount(2) and umount2(2).
     Privileged,
     /// fusermount3.
@@ -95,14 +91,17 @@ impl Way {
 }
 
 /// A mount in the table.
-pub(crate) struct Mounted {
-    pub(crate) device: OwnedFd,
-    pub(crate) place: Place,
+#[derive(Debug)]
+pub struct Mounted {
+    /// Serves it: whoever has a copy reads the requests and writes the replies. The mount dies with the last one.
+    pub device: OwnedFd,
+    /// Where it is.
+    pub place: Place,
 }
 
 /// What the mount table says of a mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Look {
+pub enum Look {
     /// It is there.
     There,
     /// Something else is mounted over it.
@@ -112,14 +111,16 @@ pub(crate) enum Look {
 }
 
 /// Where a mount is, and which one it is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) dir: PathBuf,
-    pub(crate) way: Way,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The mount point as the mount table shows it.
+    pub dir: PathBuf,
+    /// How it goes.
+    pub way: Way,
     /// The number of its superblock, as stat(2) has it.
-    pub(crate) dev: (u32, u32),
+    pub dev: (u32, u32),
     /// The number of the mount.
-    pub(crate) id: u64,
+    pub id: u64,
 }
 
 /// Whether a volume could be mounted on `dir`: it is a directory with nothing mounted on it, and there is FUSE. Answers
@@ -134,8 +135,9 @@ pub fn check_mount_point(dir: &Path) -> Result<PathBuf, MountError> {
     Ok(dir)
 }
 
-/// Mounts `source` on `dir`. Dead mounts of ours that are there are detached first.
-pub(crate) fn mount(dir: &Path, source: &str) -> Result<Mounted, MountError> {
+/// Mounts `source` on `dir`. Dead mounts of ours that are there are detached first. Nobody answers the kernel yet:
+/// whoever touches the mount waits for that.
+pub fn mount(dir: &Path, source: &str) -> Result<Mounted, MountError> {
     let dir = check_mount_point(dir)?;
     let way = Way::of_this_process();
     let device = match way {
@@ -153,7 +155,7 @@ pub(crate) fn mount(dir: &Path, source: &str) -> Result<Mounted, MountError> {
 
 impl Place {
     /// Whether the mount is still in the table, and what is mounted over it.
-    pub(crate) fn look(&self) -> io::Result<Look> {
+    pub fn look(&self) -> io::Result<Look> {
         let mut here =
             rows()?.into_iter().filter(|row| row.dir == self.dir).skip_while(|row| row.id != self.id);
         Ok(match (here.next(), here.next()) {
@@ -164,7 +166,7 @@ impl Place {
     }
 
     /// umount(8), or with `lazily` umount -l.
-    pub(crate) fn unmount(&self, lazily: bool) -> io::Result<()> {
+    pub fn unmount(&self, lazily: bool) -> io::Result<()> {
         match self.way {
             Way::Privileged => privileged::unmount(&self.dir, lazily),
             Way::Fusermount => fusermount::unmount(&self.dir, lazily),
@@ -172,11 +174,11 @@ impl Place {
     }
 }
 
-fn system(dir: &Path, call: &'static str) -> impl Fn(io::Error) -> MountError + Copy {
+pub(crate) fn system(dir: &Path, call: &'static str) -> impl Fn(io::Error) -> MountError + Copy {
     move |source| MountError::System { dir: dir.to_path_buf(), call, source }
 }
 
-fn open_device() -> Result<OwnedFd, MountError> {
+pub(crate) fn open_device() -> Result<OwnedFd, MountError> {
     use rustix::fs::{Mode, OFlags, open};
     use rustix::io::Errno;
     open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())

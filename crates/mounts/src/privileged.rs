@@ -8,11 +8,11 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::{FSTYPE, MountError, open_device, system};
 use crate::init::TRANSFER_MAX;
+use crate::place::{FSTYPE, MountError, open_device, system};
 
 /// Device nodes and set-id programs work in it: flags `nodev` and `nosuid` are not set.
-pub(super) fn mount(dir: &Path, source: &str) -> Result<OwnedFd, MountError> {
+pub(crate) fn mount(dir: &Path, source: &str) -> Result<OwnedFd, MountError> {
     let device = open_device()?;
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let options = format!(
@@ -28,7 +28,7 @@ pub(super) fn mount(dir: &Path, source: &str) -> Result<OwnedFd, MountError> {
 }
 
 /// `EBUSY` unless `lazily`.
-pub(super) fn unmount(dir: &Path, lazily: bool) -> io::Result<()> {
+pub(crate) fn unmount(dir: &Path, lazily: bool) -> io::Result<()> {
     let flags = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     Ok(rustix::mount::unmount(dir, flags | UnmountFlags::NOFOLLOW)?)
 }

@@ -1,0 +1,90 @@
+//! The kernel's end of a mount, and replies to it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use types::Errno;
+
+use super::waiting::Waiting;
+use crate::server::Server;
+
+/// The kernel takes no errno from here on.
+const ERRNO_END: i32 = 512;
+
+/// One connection, and what serves it.
+pub(super) struct Connection {
+    device: OwnedFd,
+    pub(super) server: Arc<Server>,
+    pub(super) waiting: Waiting,
+}
+
+impl Connection {
+    pub(super) fn new(device: OwnedFd, server: Arc<Server>) -> Connection {
+        Connection { device, server, waiting: Waiting::default() }
+    }
+
+    pub(super) fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    /// Answers the request of this number, as it came.
+    pub(super) fn reply(&self, unique: u64, result: Result<&[u8], Errno>) {
+        match send(self.device(), unique, result) {
+            Ok(()) => {}
+            // Nobody waits for it any more: it was answered by whoever had this connection before, or was aborted.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                tracing::debug!(unique, "a reply that nobody waited for");
+            }
+            // The mount is gone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ECONNABORTED)) => {}
+            // The kernel has ended the request with an error.
+            Err(error) => tracing::error!(unique, %error, "the kernel did not take a reply"),
+        }
+    }
+}
+
+/// Writes one reply: `fuse_out_header` and what follows it, in one call, as the kernel wants it.
+pub(super) fn send(device: BorrowedFd<'_>, unique: u64, result: Result<&[u8], Errno>) -> io::Result<()> {
+    let body = result.unwrap_or_default();
+    let error =
+        result.err().map_or(0, |error| if (1..ERRNO_END).contains(&error.0) { error.0 } else { libc::EIO });
+    let mut header = [0; 16];
+    header[..4].copy_from_slice(&(16 + body.len() as u32).to_ne_bytes());
+    header[4..8].copy_from_slice(&(-error).to_ne_bytes());
+    header[8..].copy_from_slice(&unique.to_ne_bytes());
+    loop {
+        match rustix::io::writev(device, &[IoSlice::new(&header), IoSlice::new(body)]) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::send;
+    use std::os::fd::AsFd;
+    use types::Errno;
+
+    #[test]
+    fn a_reply_carries_its_length_error_and_number() {
+        let (reader, writer) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+        let sent = |unique, result| {
+            send(writer.as_fd(), unique, result).expect("sent");
+            let mut bytes = vec![0; 64];
+            let len = reader.recv(&mut bytes).expect("received");
+            bytes.truncate(len);
+            let word = |at: usize| i32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four"));
+            let echoed = u64::from_ne_bytes(bytes[8..16].try_into().expect("eight"));
+            (word(0), word(4), echoed, bytes[16..].to_vec())
+        };
+        let resent = 1 << 63 | 6;
+        assert_eq!(sent(resent, Ok(b"abc")), (19, 0, resent, b"abc".to_vec()));
+        assert_eq!(sent(4, Err(Errno::ENOENT)), (16, -libc::ENOENT, 4, vec![]));
+        for odd in [0, -5, 512, i32::MIN] {
+            assert_eq!(sent(4, Err(Errno(odd))).1, -libc::EIO, "{odd}");
+        }
+    }
+}
