@@ -86,6 +86,13 @@ impl Engine {
         }
     }
 
+    /// Ends it. What it was doing is for the next one, as after any death.
+    pub(crate) fn kill(&self) {
+        if let Err(error) = pidfd_send_signal(self.death.as_ref(), Signal::KILL) {
+            tracing::debug!(pid = ?self.pid, %error, "the engine could not be killed");
+        }
+    }
+
     /// Asks it to end. One that is dead already needs no asking.
     pub(crate) fn ask_to_end(&self) {
         if let Err(error) = pidfd_send_signal(self.death.as_ref(), Signal::TERM) {

@@ -17,6 +17,7 @@ use crate::engine::{Engine, Pause, Program};
 use crate::kept::{Item, Kept, Name};
 use crate::oom;
 use crate::peer::Peer;
+use crate::replace::{Next, Trial};
 use crate::socket::ReceiveError;
 
 /// Messages of one peer before the others have their turn.
@@ -65,7 +66,7 @@ pub(crate) struct Giver {
 }
 
 pub(crate) struct Holder {
-    program: Program,
+    pub(crate) program: Program,
     pub(crate) kept: Kept,
     pub(crate) peers: BTreeMap<u64, Peer>,
     next_peer: u64,
@@ -76,6 +77,10 @@ pub(crate) struct Holder {
     /// When the next engine is due, while there is none.
     due: Option<Instant>,
     pub(crate) pause: Pause,
+    /// A newer engine, before it has the place of the one that serves.
+    pub(crate) next: Option<Next>,
+    /// The same, from then on until it serves.
+    pub(crate) trial: Option<Trial>,
     /// Nothing is kept yet: until then an engine may come that gives all.
     pub(crate) empty_until: Option<Instant>,
     pub(crate) giver: Option<Giver>,
@@ -116,6 +121,8 @@ impl Holder {
             starts: 0,
             due,
             pause: Pause::default(),
+            next: None,
+            trial: None,
             empty_until,
             giver: None,
             bye: None,
@@ -138,6 +145,11 @@ impl Holder {
             if self.succeeded {
                 tracing::info!("another holder has taken this one's place");
                 return Ok(Ended::Succeeded);
+            }
+            if let Some(next) = &self.next
+                && (happened.next_death || next.until <= Instant::now())
+            {
+                self.give_next_up("it did not greet; the old one serves on");
             }
             if happened.death
                 && let Some(ended) = self.bury()
@@ -169,8 +181,14 @@ impl Holder {
         if let Some(engine) = &self.engine {
             watched.push(PollFd::new(engine.death().as_ref(), PollFlags::IN));
         }
+        let next_at = watched.len();
+        if let Some(next) = &self.next {
+            watched.push(PollFd::new(next.engine.death().as_ref(), PollFlags::IN));
+        }
         let empty_until = self.empty_until.filter(|_| self.giver.is_none());
-        let timeout = empty_until.or(self.due).map(|until| {
+        let next_until = self.next.as_ref().map(|next| next.until);
+        let until = [empty_until, self.due, next_until].into_iter().flatten().min();
+        let timeout = until.map(|until| {
             // A little later rather than a little too early, which would be in a circle.
             let rest = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() }
@@ -181,8 +199,9 @@ impl Holder {
         }
         let happened: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
         let peers = self.peers.keys().zip(&happened[2..]).filter(|(_, it)| **it).map(|(id, _)| *id).collect();
-        let death = self.engine.is_some() && happened.last() == Some(&true);
-        Ok(Happened { comer: happened[0], stop: happened[1] && self.told, peers, death })
+        let death = self.engine.is_some() && happened[next_at - 1];
+        let next_death = happened.get(next_at) == Some(&true);
+        Ok(Happened { comer: happened[0], stop: happened[1] && self.told, peers, death, next_death })
     }
 
     fn start_engine(&mut self) {
@@ -191,7 +210,8 @@ impl Holder {
         let start = self.starts;
         match Engine::start(&self.program) {
             Ok((engine, socket)) => {
-                tracing::info!(start, pid = ?engine.pid, "an engine is started");
+                let program = self.program.path.display();
+                tracing::info!(start, %program, pid = ?engine.pid, "an engine is started");
                 let descriptor = Arc::clone(engine.death());
                 if let Err(error) = self.keep(Item { mount: 0, name: Name::engine(), descriptor }) {
                     tracing::warn!(%error, "keepers are not told of the engine's process");
@@ -208,7 +228,7 @@ impl Holder {
         }
     }
 
-    fn add(&mut self, peer: Peer) -> u64 {
+    pub(crate) fn add(&mut self, peer: Peer) -> u64 {
         let id = self.next_peer;
         self.next_peer += 1;
         self.peers.insert(id, peer);
@@ -228,9 +248,16 @@ impl Holder {
         let end = engine.end();
         if let Some(last) = self.bye.take() {
             tracing::info!(?pid, end, "the engine has ended");
+            self.give_next_up("the one that served has ended for good");
             return Some(last.map_or(Ended::Done, Ended::Failed));
         }
-        let pause = self.pause.next(served);
+        if self.promote_next() {
+            return None;
+        }
+        self.give_next_up("the one that served has died meanwhile");
+        let failed_trial = self.trial.is_some();
+        self.end_trial(false);
+        let pause = self.pause.next(served || failed_trial);
         tracing::warn!(?pid, end, served, ?lived, ?pause, "the engine died; another one is started");
         // So that callers of its requests can be killed while nobody serves. The next engine asks once more.
         for (mount, device) in self.kept.devices() {
@@ -324,4 +351,5 @@ struct Happened {
     stop: bool,
     peers: Vec<u64>,
     death: bool,
+    next_death: bool,
 }

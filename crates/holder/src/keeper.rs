@@ -182,6 +182,14 @@ impl Keeper {
         }
     }
 
+    /// Has an engine of another program, with the same arguments, take the place of the one that serves; later ones are of
+    /// that program too. `program` is a path from the root on. Only for a keeper that has not taken anything.
+    ///
+    /// When it returns the new one serves. Refused: the old program serves on, or does again soon.
+    pub fn replace(&mut self, program: &Path) -> Result<(), KeeperError> {
+        self.order(&Message::Replace { program: program.to_path_buf() }, None)
+    }
+
     /// A copy of the connection, only to wait on: it hangs up, `POLLHUP` of poll(2), when the holder is dead.
     pub fn life(&self) -> Result<OwnedFd, KeeperError> {
         self.socket.try_clone().map_err(|source| KeeperError::System { call: "fcntl(2)", source })

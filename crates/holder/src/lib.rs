@@ -14,6 +14,7 @@
 //! | `holder`, `rules` | the loop: who comes, who dies; what a message does |
 //! | `peer` | one that speaks to the holder, and what waits to be said to it |
 //! | `engine` | the engine's process: started, watched, started again after a pause |
+//! | `replace` | a newer engine in the place of one that serves |
 //! | `kept` | what is kept |
 //! | `keeper` | the other side: the engine's, or a second keeper's |
 //! | `wire`, `socket` | messages as bytes, and their way with descriptors |
@@ -26,6 +27,7 @@ mod keeper;
 mod kept;
 mod oom;
 mod peer;
+mod replace;
 mod rules;
 mod socket;
 mod wire;

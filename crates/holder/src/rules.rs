@@ -33,9 +33,9 @@ impl Holder {
         let gives = self.gives(id);
         let engine = self.voice == Some(id);
         match (message, role) {
-            (Message::Hello { role }, None) => return self.greet(id, role).map(Some),
+            (Message::Hello { role }, None) => return self.greet(id, role),
             (_, None) => return Err("nothing is done before a hello".to_string()),
-            (Message::Take, _) if self.empty_until.is_none() => {
+            (Message::Take, Some(role)) if self.empty_until.is_none() && (engine || role == Role::Keeper) => {
                 self.give(id);
                 return Ok(None);
             }
@@ -63,10 +63,12 @@ impl Holder {
                 }
                 self.flush_followers();
             }
-            (Message::Succeed, _)
-                if self.peers.get(&id).is_some_and(|peer| peer.follows) && !self.stopping =>
-            {
+            (Message::Succeed, _) if self.follows(id) && !self.stopping && self.next.is_none() => {
                 self.succeeded = true;
+            }
+            (Message::Replace { program }, Some(Role::Keeper)) if !self.follows(id) => {
+                self.replace(id, program)?;
+                return Ok(None);
             }
             (Message::Ready, _) if engine => self.serves(),
             (Message::Bye { failed }, _) if engine => self.bye = Some(failed),
@@ -75,9 +77,14 @@ impl Holder {
         Ok(Some(Message::Done))
     }
 
-    fn greet(&mut self, id: u64, role: Role) -> Result<Message, String> {
+    fn follows(&self, id: u64) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.follows)
+    }
+
+    fn greet(&mut self, id: u64, role: Role) -> Result<Option<Message>, String> {
         let mut start = self.starts;
-        if role == Role::Engine && self.voice != Some(id) {
+        let waits = role == Role::Engine && self.next_greets(id);
+        if role == Role::Engine && self.voice != Some(id) && !waits {
             let orphan = self.engine.as_ref().is_some_and(Engine::is_anothers) && self.voice.is_none();
             if self.giver.is_some() || !(orphan || self.empty_until.is_some()) {
                 return Err("this holder has an engine of its own".to_string());
@@ -88,7 +95,8 @@ impl Holder {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.role = Some(role);
         }
-        Ok(Message::Welcome { start })
+        // A newer engine is welcomed when the old one is dead.
+        Ok((!waits).then_some(Message::Welcome { start }))
     }
 
     fn give(&mut self, id: u64) {
@@ -155,6 +163,7 @@ impl Holder {
         if self.stopping {
             engine.ask_to_end();
         }
+        self.end_trial(true);
     }
 
     /// One that does not listen is let go.

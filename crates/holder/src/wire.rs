@@ -56,6 +56,8 @@ pub(crate) enum Message {
     Done,
     /// A keeper that has all takes the holder's place.
     Succeed,
+    /// Asks for an engine of another program in the place of the one that serves.
+    Replace { program: PathBuf },
 }
 
 /// Why bytes are no message.
@@ -101,6 +103,7 @@ impl Message {
             Message::Bye { .. } => 10,
             Message::Done => 11,
             Message::Succeed => 12,
+            Message::Replace { .. } => 13,
         }
     }
 
@@ -120,6 +123,7 @@ impl Message {
             Message::Refused { why } => push_bytes(&mut out, cut(why).as_bytes()),
             Message::Take | Message::Ready | Message::Done | Message::Succeed => {}
             Message::Mount(mount) => push_mount(&mut out, mount),
+            Message::Replace { program } => push_bytes(&mut out, program.as_os_str().as_bytes()),
             Message::Put { mount, name } => {
                 out.extend(mount.to_le_bytes());
                 push_bytes(&mut out, name.as_str().as_bytes());
@@ -237,6 +241,12 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.bytes()?.to_vec()).map_err(|_| BadMessage::Field(field))
     }
 
+    /// From the root on.
+    fn path(&mut self, field: &'static str) -> Result<PathBuf, BadMessage> {
+        let path = PathBuf::from(OsString::from_vec(self.bytes()?.to_vec()));
+        if path.is_absolute() { Ok(path) } else { Err(BadMessage::Field(field)) }
+    }
+
     fn message(&mut self, kind: u16) -> Result<Message, BadMessage> {
         Ok(match kind {
             1 => match self.u8()? {
@@ -267,6 +277,7 @@ impl<'a> Reader<'a> {
             }
             11 => Message::Done,
             12 => Message::Succeed,
+            13 => Message::Replace { program: self.path("program")? },
             other => return Err(BadMessage::Kind(other)),
         })
     }
@@ -287,10 +298,7 @@ impl<'a> Reader<'a> {
             max_write: self.u32()?,
         };
         let volume = self.text("volume")?;
-        let dir = PathBuf::from(OsString::from_vec(self.bytes()?.to_vec()));
-        if !dir.is_absolute() {
-            return Err(BadMessage::Field("dir"));
-        }
+        let dir = self.path("dir")?;
         Ok(KeptMount { number, volume, place: Place { dir, way, dev, id }, agreed })
     }
 }

@@ -4,6 +4,7 @@
 //! engine: see `parts`.
 
 mod parts;
+mod replaced;
 mod serving;
 
 use std::fs;
@@ -139,15 +140,21 @@ fn resident_kib(pid: u32) -> u64 {
 fn an_engine_that_is_killed_is_followed_by_the_next_and_nobody_sees_it() {
     let Some(mut scene) = scene() else { return };
     let holder = scene.holder("holder").id();
+    let mut pauses = Vec::new();
     for kills in 1..=KILLS {
         let engine = scene.wait_for_engines(kills);
         scene.look();
         signal(engine, Signal::KILL);
+        let killed = Instant::now();
+        scene.look();
+        pauses.push(killed.elapsed());
     }
+    pauses.sort();
     scene.wait_for_engines(KILLS + 1);
     scene.look();
     let peak = resident_kib(holder);
-    eprintln!("{KILLS} kills; the holder's peak is {peak} KiB");
+    let (median, worst) = (pauses[KILLS / 2], pauses[KILLS - 1]);
+    eprintln!("{KILLS} kills; pauses: median {median:?}, worst {worst:?}; the holder's peak is {peak} KiB");
     assert!(peak <= 8 << 10, "the holder is too large: {peak} KiB");
     let kept = fs::read_to_string(scene.folder.join("starts")).expect("what the engines found");
     // Each found what the first had put, and one more line in it.

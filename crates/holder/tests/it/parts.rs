@@ -92,6 +92,9 @@ fn engine(folder: &Path) {
         std::process::exit(3);
     }
     let mut keeper = Keeper::inherited().expect("a holder");
+    if fs::remove_file(folder.join("crash-late")).is_ok() {
+        std::process::exit(4);
+    }
     let mut taken = keeper.take().expect("taken");
     let device = taken.find(1, &Name::device()).expect("the device").try_clone_to_owned();
     let device = device.expect("a descriptor");
