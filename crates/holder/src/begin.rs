@@ -94,7 +94,7 @@ pub(crate) fn listen(path: &Path) -> Result<OwnedFd, HoldError> {
     let listener = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None);
     let listener = listener.map_err(system("socket(2)"))?;
     rustix::net::bind(&listener, &address).map_err(system("bind(2)"))?;
-    // Before anybody can connect.
+    // Before anybody can connect, which takes the right to write to it: nobody else's than this user's and root's.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(system("chmod(2)"))?;
     rustix::net::listen(&listener, PEERS_MAX as i32).map_err(system("listen(2)"))?;
     Ok(listener)

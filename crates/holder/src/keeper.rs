@@ -63,7 +63,7 @@ impl Keeper {
     }
 
     /// By the holder's socket. [`Role::Engine`]: for an engine whose holder is dead, to the next one, which wants to
-    /// be [given](Keeper::give) everything. The holder refuses other users than its own and root.
+    /// be [given](Keeper::give) everything. Other users than the holder's own and root may not connect.
     pub fn connect(path: &Path, role: Role) -> Result<Keeper, KeeperError> {
         let address = SocketAddrUnix::new(path).map_err(failed("bind(2)"))?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
