@@ -99,19 +99,21 @@ pub async fn start(options: MountOptions) -> Result<Mount, StartError> {
     let asked = options.dir.clone();
     let dir = blocking(move || fuse::check_mount_point(&asked)).await??;
     let volume = find_volume(options.service.as_ref(), &options.volume).await?;
-    let opened = Session::open(options.service, volume.id, options.node, options.incarnation).await;
+    let opened =
+        Session::open(Arc::clone(&options.service), volume.id, options.node, options.incarnation).await;
     let opened = opened.map_err(|source| StartError::Session { volume: options.volume.clone(), source })?;
-    let clock = Arc::clone(&options.clock);
-    let session = match Exclusive::new(Arc::new(opened), clock, ExclusiveOptions::default()).await {
-        Ok(session) => Arc::new(session),
-        Err(source) => return Err(StartError::Exclusive { volume: options.volume, source }),
+    let opened = Arc::new(opened);
+    let begun = begin(&opened, &options).await;
+    let (arena, session) = match begun {
+        Ok((arena, session)) => (arena, Arc::new(session)),
+        Err(error) => {
+            tell_left_open(opened.close().await);
+            return Err(error);
+        }
     };
     let config = fuse::Config { threads: options.threads, ..fuse::Config::new(&dir, &options.volume) };
     let mounted = async {
         let info = session.info();
-        let owner = Owner { volume: info.volume, session: info.session, epoch: info.epoch };
-        let sizes = arena::Options { capacity: options.arena_bytes, ..arena::Options::default() };
-        let arena = Arc::new(Arena::create(owner, sizes)?);
         let extents = Arc::new(Extents::new(info.volume, info.session, 1, options.placement));
         let vfs = Arc::new(Vfs::new(Parts {
             session: Arc::clone(&session),
@@ -121,19 +123,37 @@ pub async fn start(options: MountOptions) -> Result<Mount, StartError> {
         }));
         let served = Arc::clone(&vfs);
         let kernel = blocking(move || fuse::Session::start(served, &config, runtime)).await??;
-        Ok((arena, extents, vfs, kernel))
+        Ok((extents, vfs, kernel))
     };
     match mounted.await {
-        Ok((arena, extents, vfs, kernel)) => {
+        Ok((extents, vfs, kernel)) => {
             let heartbeat = heartbeat::spawn(Arc::clone(&session), extents, options.clock);
             Ok(Mount::new(kernel, vfs, arena, session, heartbeat))
         }
         Err(error) => {
-            if let Err(close) = session.close().await {
-                tracing::warn!(error = %close, "a session is left open; the next start of this node closes it");
-            }
+            tell_left_open(session.close().await);
             Err(error)
         }
+    }
+}
+
+/// What the mount has run and accepted goes into an arena of its own.
+async fn begin(opened: &Arc<Session>, options: &MountOptions) -> Result<(Arc<Arena>, Exclusive), StartError> {
+    let info = opened.info();
+    let owner = Owner { volume: info.volume, session: info.session, epoch: info.epoch };
+    let sizes = arena::Options { capacity: options.arena_bytes, ..arena::Options::default() };
+    let arena = Arc::new(Arena::create(owner, sizes)?);
+    let (clock, journal) = (Arc::clone(&options.clock), Arc::clone(arena.journal()));
+    let session = Exclusive::new(Arc::clone(opened), clock, ExclusiveOptions::default(), journal).await;
+    match session {
+        Ok(session) => Ok((arena, session)),
+        Err(source) => Err(StartError::Exclusive { volume: options.volume.clone(), source }),
+    }
+}
+
+fn tell_left_open(closed: Result<(), SessionError>) {
+    if let Err(error) = closed {
+        tracing::warn!(%error, "a session is left open; the next start of this node closes it");
     }
 }
 

@@ -167,13 +167,13 @@ impl Journal {
         entry.inspect(|jseq| state.forget_unique(*jseq)).is_some()
     }
 
-    /// No request of an entry up to `last` can come again.
-    pub fn answered_through(&self, last: u64) {
+    /// No request of an entry up to `last` can come again, but for these.
+    pub fn answered_through(&self, last: u64, but: &[u64]) {
         let mut state = self.state();
         let State { held, awaited, first, .. } = &mut *state;
-        awaited.retain(|_, jseq| *jseq > last);
+        awaited.retain(|unique, jseq| *jseq > last || but.contains(unique));
         for (_, held) in (*first..=last).zip(held) {
-            held.unique = 0;
+            held.unique = if but.contains(&held.unique) { held.unique } else { 0 };
         }
     }
 

@@ -5,18 +5,22 @@
 //! place in the same order and is answered by the service; until then the inodes it is about are unknown here, and
 //! whoever needs them waits.
 //!
-//! What is durable is always a prefix of that order. [`Exclusive::sync`] waits for it.
+//! What is durable is always a prefix of that order. [`Exclusive::sync`] waits for it. What is not durable yet outlives the
+//! engine: each command is in the journal of the mount's arena before it shows ([`Exclusive::resume`]).
 
 mod about;
 mod cache;
 mod fetch;
+mod kept;
 mod queue;
 mod ranges;
+mod resume;
 mod sender;
 mod view;
 
 use std::sync::Arc;
 
+use arena::Journal;
 use clock::Clock;
 use helping::Helped;
 use namespace::{
@@ -28,7 +32,9 @@ use types::{ExtentId, Ino, Nanos};
 
 use self::about::{content_of, fresh_extents, inode_of, inode_with_map, inodes_of, is_of_service};
 use self::cache::{Cache, Seq};
-use self::queue::{Queue, Withdrawn};
+use self::kept::Kept;
+use self::queue::{Queue, Withdrawn, weight};
+pub use self::resume::ResumeError;
 use self::view::{Missing, View};
 use crate::{CallError, Session, SessionError};
 
@@ -54,6 +60,7 @@ impl Default for ExclusiveOptions {
 pub struct Exclusive {
     session: Arc<Session>,
     queue: Arc<Queue>,
+    kept: Kept,
     clock: Arc<dyn Clock>,
     /// Held while a command is run and put into the order, and while rows are fetched for it.
     state: Mutex<State>,
@@ -75,7 +82,8 @@ enum Look<T> {
 }
 
 impl Exclusive {
-    /// A mount over a session that was just opened. Starts a task of the current tokio runtime, which ends with this.
+    /// A mount over a session that was just opened, and the journal of an arena that was just made. Starts a task of the
+    /// current tokio runtime, which ends with this.
     ///
     /// # Errors
     /// If the service does not answer.
@@ -83,16 +91,25 @@ impl Exclusive {
         session: Arc<Session>,
         clock: Arc<dyn Clock>,
         options: ExclusiveOptions,
+        journal: Arc<Journal>,
     ) -> Result<Exclusive, SessionError> {
-        let last = match session.read(Query::Time).await? {
-            Answer::Time(last) => last,
-            other => return Err(wrong_answer(&other)),
-        };
-        let queue = Queue::new();
-        let sender = sender::run(Arc::clone(&session), Arc::clone(&queue), Arc::clone(&clock));
+        let last = applied_time(&session).await?;
+        let (queue, kept) = (Queue::new(0, None), Kept::new(journal, Arc::clone(&clock)));
+        Ok(Exclusive::with(session, queue, kept, clock, options, last))
+    }
+
+    fn with(
+        session: Arc<Session>,
+        queue: Arc<Queue>,
+        kept: Kept,
+        clock: Arc<dyn Clock>,
+        options: ExclusiveOptions,
+        last: Nanos,
+    ) -> Exclusive {
+        let sender = sender::run(Arc::clone(&session), Arc::clone(&queue), kept.clone(), Arc::clone(&clock));
         let sender = tokio::spawn(Helped::new(sender));
         let state = Mutex::new(State { cache: Cache::new(options.cache_bytes), last, barrier: 0 });
-        Ok(Exclusive { session, queue, clock, state, sender })
+        Exclusive { session, queue, kept, clock, state, sender }
     }
 
     /// Which session it is.
@@ -107,37 +124,45 @@ impl Exclusive {
 
     /// Runs a command of the mount. `Reply::Failed` is a reply, and changes nothing.
     ///
-    /// On return its effect is visible to every later call. It is durable after the next [`Exclusive::sync`]; that of
+    /// On return its effect is visible to every later call, and survives the engine. It is durable after the next [`Exclusive::sync`]; that of
     /// what only the service could run is on return, with that of all commands before it.
     /// Dropping the future leaves the command either undone or in the order.
     pub async fn call(&self, command: Command) -> Result<Reply, SessionError> {
+        self.call_of(0, command).await
+    }
+
+    /// As [`Exclusive::call`], of the request `unique` whose one effect it is (0: of none): as long as the request may come
+    /// again its reply is kept, unless it is a refusal. See [`Exclusive::answered`].
+    pub async fn call_of(&self, unique: u64, command: Command) -> Result<Reply, SessionError> {
         // It is not asked, so there is a reply.
-        let reply = self.run(command, None).await?;
+        let reply = self.run(unique, command, None).await?;
         Ok(reply.expect("nobody has refused"))
     }
 
-    /// As [`Exclusive::call`], if `agree` says so of the reply, which it is shown before anything is done: `None` if it
+    /// As [`Exclusive::call_of`], if `agree` says so of the reply, which it is shown before anything is done: `None` if it
     /// does not, or if only the service could run the command. A refusal of the command itself is not shown.
     ///
     /// `agree` is called at most once with each look at the rows, while no other command is run; after it has said yes,
     /// the command is in the order in any case. It must not call back.
     pub async fn call_if(
         &self,
+        unique: u64,
         command: Command,
         agree: &mut (dyn FnMut(&Reply) -> bool + Send),
     ) -> Result<Option<Reply>, SessionError> {
-        self.run(command, Some(agree)).await
+        self.run(unique, command, Some(agree)).await
     }
 
     async fn run(
         &self,
+        unique: u64,
         command: Command,
         mut agree: Option<&mut (dyn FnMut(&Reply) -> bool + Send)>,
     ) -> Result<Option<Reply>, SessionError> {
         // What is seldom waited for is on the heap: the future is as large as its largest branch, and one is made for
         // each operation.
         let (fresh, slot) = (fresh_extents(&command), self.slot());
-        let mut absent = Vec::new();
+        let (mut absent, bytes) = (Vec::new(), weight(&command));
         let mut has_drained = false;
         loop {
             if self.queue.is_full() {
@@ -154,6 +179,11 @@ impl Exclusive {
                 let barrier = state.barrier;
                 drop(state);
                 Box::pin(self.queue.wait(barrier)).await?;
+                continue;
+            }
+            if self.kept.is_full_for(bytes) {
+                drop(state);
+                Box::pin(self.queue.wait_for_journal(|| !self.kept.is_full_for(bytes))).await;
                 continue;
             }
             let time = Nanos(self.clock.now().0.max(state.last.0.saturating_add(1)));
@@ -183,7 +213,9 @@ impl Exclusive {
                     let expected = Expected::of(&command, &reply);
                     let content_of = content_of(&command);
                     state.last = time;
-                    let seq = self.queue.push(Journaled { time, expected, command }, None);
+                    let journaled = Journaled { time, expected, command };
+                    let seq = self.kept.append(unique, &journaled, Some(&reply)).await;
+                    self.queue.push(seq, unique, journaled, None);
                     state.cache.change(seq, batch);
                     if let Some(ino) = content_of {
                         state.cache.changed_content(ino, seq);
@@ -201,7 +233,8 @@ impl Exclusive {
                     let inodes = inodes_of(&command);
                     state.last = time;
                     let journaled = Journaled { time, expected: Expected::Reply, command };
-                    let seq = self.queue.push(journaled, Some(waiter));
+                    let seq = self.kept.append(unique, &journaled, None).await;
+                    self.queue.push(seq, unique, journaled, Some(waiter));
                     match inodes {
                         Some(inodes) => inodes.into_iter().for_each(|ino| state.cache.block(ino, seq)),
                         None => {
@@ -423,6 +456,14 @@ fn look<T>(view: View<'_>, found: Result<T, RowsError>) -> Result<Look<T>, Sessi
         (Ok(found), _) => Ok(Look::Found(found)),
         (Err(_), Some(missing)) => Ok(Look::Missing(missing)),
         (Err(error), None) => Err(CallError::Stopped(format!("rows cannot be read: {error}")).into()),
+    }
+}
+
+/// The time up to which the service has changed rows.
+async fn applied_time(session: &Session) -> Result<Nanos, SessionError> {
+    match session.read(Query::Time).await? {
+        Answer::Time(last) => Ok(last),
+        other => Err(wrong_answer(&other)),
     }
 }
 

@@ -95,14 +95,36 @@ impl Session {
             Reply::Failed(errno) => return Err(OpenSessionError::Refused(errno)),
             _ => return Err(OpenSessionError::Protocol),
         };
-        let inner = Inner {
-            service,
-            info,
-            permits: Semaphore::new(SLOTS),
-            slots: Mutex::new(SlotTable::new()),
-            over: Mutex::new(None),
-        };
-        Ok(Session { inner: Arc::new(inner) })
+        Ok(Session::with(service, info, SlotTable::new()))
+    }
+
+    /// Goes on with a session that another process opened, which used its first slot only, and there `answered` as the last
+    /// sequence whose fate is known. That process is dead: two would void each other's commands.
+    ///
+    /// # Errors
+    /// `Fenced` if the session is not open any more.
+    pub(crate) async fn resume(
+        service: Arc<dyn MetaService>,
+        info: SessionInfo,
+        answered: u64,
+    ) -> Result<Session, SessionError> {
+        match service.read(Query::Sessions { volume: info.volume }).await? {
+            Answer::Sessions(open) if open.contains(&info) => {
+                Ok(Session::with(service, info, SlotTable::resumed(answered)))
+            }
+            _ => Err(SessionError::Fenced),
+        }
+    }
+
+    fn with(service: Arc<dyn MetaService>, info: SessionInfo, slots: SlotTable) -> Session {
+        let (permits, slots) = (Semaphore::new(SLOTS), Mutex::new(slots));
+        let inner = Inner { service, info, permits, slots, over: Mutex::new(None) };
+        Session { inner: Arc::new(inner) }
+    }
+
+    /// The sequence of the next [`Session::call`], of a session that has one command in flight at a time.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.inner.slots().next_of_first()
     }
 
     /// Which session it is.

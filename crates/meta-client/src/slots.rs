@@ -21,6 +21,18 @@ impl SlotTable {
         SlotTable { free: (0..=u8::MAX).collect(), last: [0; SLOTS] }
     }
 
+    /// The table of a session that goes on: its first slot has reached `last`, the others were never used.
+    pub(crate) fn resumed(last: u64) -> SlotTable {
+        let mut table = SlotTable::new();
+        table.last[0] = last;
+        table
+    }
+
+    /// The sequence that the next command of the first slot has.
+    pub(crate) fn next_of_first(&self) -> u64 {
+        self.last[0] + 1
+    }
+
     /// The lowest free slot and the sequence that its next command has. Low ones first, so that a session that does
     /// one thing at a time has one slot row.
     pub(crate) fn take(&mut self) -> Option<(u8, u64)> {

@@ -8,6 +8,7 @@ use crate::command::{
     Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, NewExtent, NewKind, RenameMode, Reply,
     Segment, SetAttr, SetTime, SlotRef, XattrMode,
 };
+use crate::journal::Journaled;
 use crate::query::{Attr, FileKind, QuotaState, SessionInfo};
 use crate::wire::{DecodeError, Reader, Wire, wire_enum, wire_struct};
 
@@ -45,9 +46,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
 
 /// The bytes of one envelope, as a client keeps it until it is answered.
 pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
-    let mut out = Vec::from([VERSION]);
-    envelope.write(&mut out);
-    out
+    versioned_bytes(envelope)
 }
 
 /// Reads what [`encode_envelope`] wrote.
@@ -58,6 +57,32 @@ pub fn decode_envelope(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     versioned(bytes)?.whole()
 }
 
+/// The bytes of a journaled command, as a mount keeps it until it is at the service.
+pub fn encode_journaled(command: &Journaled) -> Vec<u8> {
+    versioned_bytes(command)
+}
+
+/// Reads what [`encode_journaled`] wrote.
+///
+/// # Errors
+/// As [`decode_entry`].
+pub fn decode_journaled(bytes: &[u8]) -> Result<Journaled, DecodeError> {
+    versioned(bytes)?.whole()
+}
+
+/// The bytes of a reply, as a mount keeps it until whoever asked has it.
+pub fn encode_reply(reply: &Reply) -> Vec<u8> {
+    versioned_bytes(reply)
+}
+
+/// Reads what [`encode_reply`] wrote.
+///
+/// # Errors
+/// As [`decode_entry`].
+pub fn decode_reply(bytes: &[u8]) -> Result<Reply, DecodeError> {
+    versioned(bytes)?.whole()
+}
+
 /// A hash of the command's bytes, which tells a repeat of a slot's last command from a misuse of the slot.
 pub fn digest(command: &Command) -> u64 {
     let mut bytes = Vec::new();
@@ -65,6 +90,13 @@ pub fn digest(command: &Command) -> u64 {
     let mut hasher = SipHasher24::new_with_key(b"holdfast command");
     hasher.write(&bytes);
     hasher.finish()
+}
+
+fn versioned_bytes(value: &impl Wire) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.push(VERSION);
+    value.write(&mut out);
+    out
 }
 
 fn versioned(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {

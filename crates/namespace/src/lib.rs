@@ -53,7 +53,8 @@ pub use command::{
 };
 pub use describe::describe;
 pub use encoding::{
-    ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, digest, encode_entry, encode_envelope,
+    ENTRY_COMMANDS_MAX, decode_entry, decode_envelope, decode_journaled, decode_reply, digest, encode_entry,
+    encode_envelope, encode_journaled, encode_reply,
 };
 pub use files::maps;
 pub use journal::{

@@ -238,7 +238,7 @@ impl Vfs {
         command: Command,
         agree: &mut (dyn FnMut(&Reply) -> bool + Send),
     ) -> Result<Option<Reply>, Errno> {
-        match self.session.call_if(command, agree).await {
+        match self.session.call_if(0, command, agree).await {
             Ok(Some(Reply::Failed(errno))) => Err(errno),
             Ok(reply) => Ok(reply),
             Err(error) => Err(self.no_answer(&error)),

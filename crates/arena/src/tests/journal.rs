@@ -256,7 +256,11 @@ fn a_full_journal_has_room_again_once_its_first_are_settled_and_answered() {
     assert_eq!(arena.journal().held() as u64, count - 2);
     assert_eq!(arena.journal().append(entry(0)), Ok(count + 1));
     arena.journal().settle(count).expect("stored");
-    arena.journal().answered_through(count);
+    arena.journal().answered_through(count, &[107]);
+    arena.journal().reclaim().expect("stored");
+    assert_eq!(arena.journal().find_unique(107).map(|ran| ran.map(|ran| ran.jseq)), Ok(Some(8)));
+    assert_eq!(arena.journal().held() as u64, count + 1 - 7);
+    assert!(arena.journal().answered(107));
     arena.journal().reclaim().expect("stored");
     assert_eq!(arena.journal().held(), 1);
     let (again, recovery) = Arena::recover(fd_of(&arena)).expect("an arena");

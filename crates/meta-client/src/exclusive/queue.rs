@@ -39,6 +39,8 @@ pub(super) struct Progress {
 
 struct Item {
     journaled: Journaled,
+    /// The request that asked for it; 0: none.
+    unique: u64,
     bytes: usize,
     waiter: Option<Waiter>,
 }
@@ -46,6 +48,12 @@ struct Item {
 /// Taken to be sent, in order; they stay in the queue until they are settled.
 pub(super) struct Taken {
     pub(super) commands: Vec<Journaled>,
+    /// Those whose replies are wanted: place, and the request that is answered with it; 0: none.
+    pub(super) wanting: Vec<(Seq, u64)>,
+    /// They may be at the service already: they are sent until there is a reply, and never otherwise.
+    pub(super) may_be_there: bool,
+    /// The first of them.
+    pub(super) first: Seq,
     /// The last of them.
     pub(super) last: Seq,
 }
@@ -65,6 +73,8 @@ struct State {
     bytes: usize,
     /// Somebody waits for this one, so it is to be sent at once.
     wanted: Seq,
+    /// The last command of a batch that an earlier engine may have sent.
+    sent: Option<Seq>,
 }
 
 /// See the module.
@@ -73,35 +83,40 @@ pub(super) struct Queue {
     progress: watch::Sender<Progress>,
     /// There is something to send, or somebody waits.
     pub(super) work: Notify,
+    /// A request was answered, so that its entry can go.
+    pub(super) room: Notify,
 }
 
 impl Queue {
-    pub(super) fn new() -> Arc<Queue> {
-        let state = State { items: VecDeque::new(), withdrawn: Vec::new(), first: 1, bytes: 0, wanted: 0 };
+    /// A queue behind `settled`. `sent`: the last command, of those that are pushed next, of a batch that an earlier
+    /// engine may have sent.
+    pub(super) fn new(settled: Seq, sent: Option<Seq>) -> Arc<Queue> {
+        let (items, withdrawn) = (VecDeque::new(), Vec::new());
+        let state = State { items, withdrawn, first: settled + 1, bytes: 0, wanted: 0, sent };
         Arc::new(Queue {
             state: Mutex::new(state),
-            progress: watch::Sender::new(Progress::default()),
+            progress: watch::Sender::new(Progress { settled, ..Progress::default() }),
             work: Notify::new(),
+            room: Notify::new(),
         })
     }
 
-    /// Puts a command behind all others. Answers its place.
-    pub(super) fn push(&self, journaled: Journaled, waiter: Option<Waiter>) -> Seq {
+    /// Puts a command behind all others, at the place `seq`, which is the next.
+    pub(super) fn push(&self, seq: Seq, unique: u64, journaled: Journaled, waiter: Option<Waiter>) {
         let bytes = weight(&journaled.command);
         let mut state = self.state();
-        let seq = state.first + state.items.len() as u64;
+        assert_eq!(seq, state.first + state.items.len() as u64, "the journal has another order");
         if waiter.is_some() {
             state.wanted = seq;
         }
         let was_empty = state.items.is_empty();
         let tell = was_empty || waiter.is_some() || state.items.len() + 1 == JOURNAL_COMMANDS_MAX;
         state.bytes += bytes;
-        state.items.push_back(Item { journaled, bytes, waiter });
+        state.items.push_back(Item { journaled, unique, bytes, waiter });
         drop(state);
         if tell {
             self.work.notify_one();
         }
-        seq
     }
 
     /// The place of the last command so far.
@@ -177,7 +192,26 @@ impl Queue {
         }
     }
 
-    fn want(&self, seq: Seq) {
+    /// Waits until something happens that may make room in the journal: `has_room` looks.
+    pub(super) async fn wait_for_journal(&self, has_room: impl Fn() -> bool) {
+        let answered = self.room.notified();
+        if has_room() {
+            return;
+        }
+        let (first, is_empty) = {
+            let state = self.state();
+            (state.first, state.items.is_empty())
+        };
+        match is_empty {
+            // All of it is settled, so requests are waited for that are about to be answered.
+            true => answered.await,
+            // An error is met again by who waits.
+            false => drop(self.wait(first).await),
+        }
+    }
+
+    /// Somebody waits for the command at `seq`.
+    pub(super) fn want(&self, seq: Seq) {
         let mut state = self.state();
         state.wanted = state.wanted.max(seq);
         drop(state);
@@ -194,18 +228,26 @@ impl Queue {
     /// The next batch.
     pub(super) fn take(&self) -> Taken {
         let state = self.state();
-        let (mut commands, mut bytes, mut replies) = (Vec::new(), 0, 0);
-        for item in &state.items {
-            let wants = usize::from(item.journaled.expected == Expected::Reply);
-            let full = bytes + item.bytes > BATCH_BYTES || replies + wants > BATCH_REPLIES;
-            if !commands.is_empty() && (full || commands.len() == JOURNAL_COMMANDS_MAX) {
+        let (mut commands, mut wanting, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (seq, item) in (state.first..).zip(&state.items) {
+            let wants = item.journaled.expected == Expected::Reply;
+            let full = bytes + item.bytes > BATCH_BYTES || wanting.len() + usize::from(wants) > BATCH_REPLIES;
+            let ends = match state.sent {
+                // The same bytes as then, whatever they were chosen by.
+                Some(sent) => seq > sent,
+                None => full || commands.len() == JOURNAL_COMMANDS_MAX,
+            };
+            if !commands.is_empty() && ends {
                 break;
             }
             bytes += item.bytes;
-            replies += wants;
+            if wants {
+                wanting.push((seq, item.unique));
+            }
             commands.push(item.journaled.clone());
         }
-        Taken { last: state.first + commands.len() as u64 - 1, commands }
+        let (first, last) = (state.first, state.first + commands.len() as u64 - 1);
+        Taken { commands, wanting, may_be_there: state.sent.is_some(), first, last }
     }
 
     /// A batch is durable, and these are the replies that were wanted.
@@ -213,6 +255,7 @@ impl Queue {
         let mut replies = replies.into_iter();
         let mut told = Vec::new();
         let mut state = self.state();
+        state.sent = None;
         while state.first <= last
             && let Some(item) = state.items.pop_front()
         {
@@ -235,17 +278,19 @@ impl Queue {
         }
     }
 
-    /// The service refuses changes for now: what was answered waits here until it takes them, what was not is refused.
-    pub(super) fn refuse(&self, why: &CallError) {
+    /// The service refuses changes for now: what was answered waits here until it takes them, what was not is refused, if
+    /// `withdraw` can take it out of the journal.
+    pub(super) fn refuse(&self, why: &CallError, withdraw: impl Fn(Seq) -> bool) {
         let mut refused = Vec::new();
         let mut state = self.state();
         let State { items, withdrawn, first, .. } = &mut *state;
         for (seq, item) in (*first..).zip(items) {
-            let Some(waiter) = item.waiter.take() else { continue };
+            let Some(waiter) = item.waiter.take_if(|_| withdraw(seq)) else { continue };
             // Its place in the order stays, and it does nothing there.
             let time = item.journaled.time;
             let nothing = Journaled { time, expected: Expected::Reply, command: nothing() };
             let command = std::mem::replace(&mut item.journaled, nothing).command;
+            item.unique = 0;
             withdrawn.push(Withdrawn { seq, command });
             refused.push(waiter);
         }
@@ -282,12 +327,12 @@ impl Queue {
 }
 
 /// A command that changes nothing.
-fn nothing() -> Command {
+pub(super) fn nothing() -> Command {
     Command::Unpin { ino: types::Ino(0) }
 }
 
-/// About how many bytes a command has.
-fn weight(command: &Command) -> usize {
+/// About how many bytes a command has, and not less than its encoding in a journal.
+pub(super) fn weight(command: &Command) -> usize {
     const FIXED: usize = 128;
     const SEGMENT: usize = 80;
     FIXED
@@ -300,6 +345,7 @@ fn weight(command: &Command) -> usize {
             | Command::RemoveXattr { name, .. } => name.len(),
             Command::Rename { name, new_name, .. } => name.len() + new_name.len(),
             Command::SetXattr { name, value, .. } => name.len() + value.len(),
+            Command::Rewrite { from, extents, to, .. } => (from.len() + extents.len() + to.len()) * SEGMENT,
             Command::Commit(commit) => match &commit.content {
                 Content::Inline(bytes) => bytes.len(),
                 Content::Segments { extents, segments } => (extents.len() + segments.len()) * SEGMENT,

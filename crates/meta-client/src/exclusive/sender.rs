@@ -6,7 +6,8 @@ use std::time::Duration;
 use clock::Clock;
 use namespace::{Command, Reply};
 
-use super::queue::Queue;
+use super::kept::Kept;
+use super::queue::{Queue, Taken};
 use crate::{CallError, Session, SessionError};
 
 /// How long commands gather for which nobody waits.
@@ -18,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Runs until the session is over. One batch is in flight at a time: its slot makes it apply once, and the next comes
 /// after it. Without an answer it is repeated by the session; what a dropped future leaves behind is lost, as by a
 /// death of the process.
-pub(super) async fn run(session: Arc<Session>, queue: Arc<Queue>, clock: Arc<dyn Clock>) {
+pub(super) async fn run(session: Arc<Session>, queue: Arc<Queue>, kept: Kept, clock: Arc<dyn Clock>) {
     loop {
         let (any, wanted) = queue.due();
         if !any {
@@ -28,10 +29,17 @@ pub(super) async fn run(session: Arc<Session>, queue: Arc<Queue>, clock: Arc<dyn
         if !wanted {
             gather(&queue, clock.as_ref()).await;
         }
-        let taken = queue.take();
-        match session.call(Command::Journal { commands: taken.commands }).await {
+        let Taken { commands, wanting, may_be_there, first, last } = queue.take();
+        // Nobody else uses a slot of the session.
+        let seq = session.next_sequence();
+        kept.sends(seq, first, last).await;
+        match session.call(Command::Journal { commands }).await {
             Ok(Reply::Journaled { replies, differs: None }) => {
-                queue.settle(taken.last, replies.into_iter().map(|reply| *reply.0).collect());
+                let replies: Vec<Reply> = replies.into_iter().map(|reply| *reply.0).collect();
+                let asked = wanting.iter().zip(&replies).filter(|((_, unique), _)| *unique != 0);
+                let asked: Vec<_> = asked.map(|((seq, _), reply)| (*seq, reply.clone())).collect();
+                kept.settled(seq, last, &asked).await;
+                queue.settle(last, replies);
             }
             Ok(other) => {
                 let why = SessionError::Diverged(format!("{other:?}"));
@@ -39,7 +47,11 @@ pub(super) async fn run(session: Arc<Session>, queue: Arc<Queue>, clock: Arc<dyn
                 return queue.end(&why);
             }
             Err(SessionError::Call(error @ CallError::ReadOnly(_))) => {
-                queue.refuse(&error);
+                if !may_be_there {
+                    // The slot first: what it says is on its way must not change.
+                    kept.refused(seq).await;
+                    queue.refuse(&error, |seq| kept.withdraw(seq));
+                }
                 tokio::select! {
                     () = clock.sleep(RETRY) => {}
                     // Somebody asks.

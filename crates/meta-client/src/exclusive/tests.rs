@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use arena::{Arena, Owner};
 use clock::Clock;
 use futures_util::future::join_all;
 use namespace::{
     Answer, Attr, Command, Commit, Content, Cred, Entry, Envelope, FallocateMode, Journaled, MemoryRows,
-    NewKind, Query, Reply, SetAttr, SlotRef,
+    NewKind, Query, Reply, SessionInfo, SetAttr, SlotRef,
 };
 use types::{Dseq, Errno, Ino, Nanos, VolumeId};
 
@@ -19,6 +20,7 @@ use super::{Exclusive, ExclusiveOptions};
 use crate::{CallError, MetaFuture, MetaService, Session, SessionError};
 
 mod chooser;
+mod takeover;
 
 const VOLUME: VolumeId = VolumeId(1);
 const ROOT: Cred = Cred { uid: 0, gid: 0 };
@@ -154,7 +156,15 @@ async fn mount(service: &Arc<Slow>, clock: &Arc<Hand>, cache_bytes: usize) -> Ex
     let meta: Arc<dyn MetaService> = service.clone();
     let session = Session::open(meta, VOLUME, 1, 1).await.expect("a session");
     let time: Arc<dyn Clock> = clock.clone();
-    Exclusive::new(Arc::new(session), time, ExclusiveOptions { cache_bytes }).await.expect("a mount")
+    let journal = Arc::clone(arena_of(session.info()).journal());
+    let options = ExclusiveOptions { cache_bytes };
+    Exclusive::new(Arc::new(session), time, options, journal).await.expect("a mount")
+}
+
+fn arena_of(info: SessionInfo) -> Arena {
+    let owner = Owner { volume: info.volume, session: info.session, epoch: info.epoch };
+    let options = arena::Options { capacity: 64 << 10, chunk_bytes: 16 << 10 };
+    Arena::create(owner, options).expect("an arena")
 }
 
 /// Rows without those that a session leaves for itself, and the cluster's.
@@ -427,8 +437,8 @@ async fn a_command_is_run_only_if_its_caller_agrees_with_the_reply() {
     let get = |ino| Query::GetAttr { volume: VOLUME, ino };
     let Ok(Reply::Attr(file)) = mount.call(create("file")).await else { panic!("no file") };
     let before = mount.mark();
-    assert_eq!(mount.call_if(create("other"), &mut |_| false).await, Ok(None));
-    let refused = mount.call_if(create("file"), &mut |_| panic!("a refusal is shown")).await;
+    assert_eq!(mount.call_if(0, create("other"), &mut |_| false).await, Ok(None));
+    let refused = mount.call_if(0, create("file"), &mut |_| panic!("a refusal is shown")).await;
     assert_eq!(refused, Ok(Some(Reply::Failed(Errno::EEXIST))));
     assert_eq!(mount.mark(), before, "nothing was put in order");
     let other = Query::Lookup { volume: VOLUME, parent: Ino::ROOT, name: b"other".to_vec() };
@@ -440,7 +450,7 @@ async fn a_command_is_run_only_if_its_caller_agrees_with_the_reply() {
         true
     };
     let unlink = Command::Unlink { parent: Ino::ROOT, name: b"file".to_vec(), pinned: false, cred: ROOT };
-    let reply = mount.call_if(unlink, &mut agree).await.expect("a reply");
+    let reply = mount.call_if(0, unlink, &mut agree).await.expect("a reply");
     assert!(matches!(&reply, Some(Reply::Removed(attr)) if attr.ino == file.ino), "{reply:?}");
     assert_eq!(reply, shown);
     assert_eq!(mount.read(get(file.ino)).await, Ok(Answer::Failed(Errno::ESTALE)));
@@ -448,10 +458,10 @@ async fn a_command_is_run_only_if_its_caller_agrees_with_the_reply() {
     let Ok(Reply::Attr(file)) = mount.call(create("file")).await else { panic!("no file") };
     let (mode, len) = (FallocateMode::Allocate, 8192);
     let reserve = Command::Fallocate { ino: file.ino, mode, offset: 0, len, kill_priv: false };
-    assert!(matches!(mount.call_if(reserve, &mut |_| true).await, Ok(Some(Reply::Attr(_)))));
+    assert!(matches!(mount.call_if(0, reserve, &mut |_| true).await, Ok(Some(Reply::Attr(_)))));
     let cut = SetAttr { size: Some(100), ..SetAttr::default() };
     let cut = Command::SetAttr { ino: file.ino, set: cut, kill_priv: false, applied: None, cred: ROOT };
-    assert_eq!(mount.call_if(cut, &mut |_| true).await, Ok(None), "only the service knows the map");
+    assert_eq!(mount.call_if(0, cut, &mut |_| true).await, Ok(None), "only the service knows the map");
     mount.sync().await.expect("a sync");
     let there = namespace::query(&service.state().rows, &get(file.ino)).expect("sound rows");
     assert!(matches!(there, Answer::Attr(attr) if attr.size == 8192));

@@ -329,11 +329,12 @@ async fn mount(
     let session = Session::open(meta, volume, 1, incarnation).await.expect("a session");
     let info = session.info();
     let time: Arc<dyn Clock> = Arc::new(clock.clone());
-    let exclusive = Exclusive::new(Arc::new(session), time, ExclusiveOptions::default()).await;
-    let exclusive = exclusive.expect("a service that answers");
     let owner = Owner { volume, session: info.session, epoch: info.epoch };
     let options = Options { capacity: sizes.arena, chunk_bytes: (sizes.arena / 8).min(1 << 20) as u32 };
     let arena = Arc::new(Arena::create(owner, options).expect("an arena"));
+    let (options, journal) = (ExclusiveOptions::default(), Arc::clone(arena.journal()));
+    let exclusive = Exclusive::new(Arc::new(session), time, options, journal).await;
+    let exclusive = exclusive.expect("a service that answers");
     let group = Group::numbered(group, vec![Arc::clone(store) as Arc<_>]);
     let parts = Parts {
         session: Arc::new(exclusive),

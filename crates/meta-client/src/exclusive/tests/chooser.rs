@@ -130,3 +130,18 @@ impl Chooser {
         }
     }
 }
+
+/// The journal is looked at for room by it.
+#[test]
+fn no_command_is_longer_than_its_weight() {
+    let mut chooser = Chooser::new(1);
+    for n in 0..2000 {
+        let command = chooser.next(types::SessionId(1));
+        chooser.grants.entry(Ino(n % 9)).or_insert((Grant(1), 0));
+        let weight = super::super::queue::weight(&command);
+        let journaled =
+            namespace::Journaled { time: Nanos(1), expected: namespace::Expected::Ino(Ino(1)), command };
+        let bytes = namespace::encode_journaled(&journaled).len();
+        assert!(bytes <= weight, "{bytes} bytes, {weight} foreseen: {journaled:?}");
+    }
+}
