@@ -45,7 +45,7 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     let adj = oom::spare_this_process();
     tracing::debug!(oom_score_adj = adj, "the holder begins");
     let socket = options.socket.clone();
-    let listener = listen(&socket)?;
+    let (listener, right) = listen(&socket)?;
     let mut holder = Holder::new(options);
     let ended = match &mut holder {
         Ok(holder) => holder.run(&listener, stop),
@@ -55,6 +55,7 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(socket = %socket.display(), %error, "the socket's file stays");
     }
+    drop(right);
     holder.and(ended)
 }
 
