@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -25,9 +26,10 @@ pub(crate) struct Program {
 
 /// A process that runs.
 pub(crate) struct Engine {
-    pub(crate) pid: u32,
+    /// If it can be seen from here.
+    pub(crate) pid: Option<u32>,
     /// Readable when its last thread is gone, so nothing of it is half done in the kernel.
-    death: OwnedFd,
+    death: Arc<OwnedFd>,
     /// `None`: it was started by somebody else, who reaps it.
     child: Option<Child>,
     pub(crate) started: Instant,
@@ -54,18 +56,23 @@ impl Engine {
         if let Err(error) = oom::offer_engine(child.id()) {
             tracing::warn!(%error, "the engine is not the first to end when memory is short");
         }
-        let pid = child.id();
+        let (pid, death) = (Some(child.id()), Arc::new(death));
         Ok((Engine { pid, death, child: Some(child), started: Instant::now(), serves: false }, ours))
     }
 
-    /// Watches one that is at the other end of `socket`, and served before this holder was there.
-    pub(crate) fn adopt(socket: BorrowedFd<'_>) -> io::Result<Engine> {
-        let pid = rustix::net::sockopt::socket_peercred(socket)?.pid.as_raw_nonzero().get() as u32;
-        Ok(Engine { pid, death: open(pid)?, child: None, started: Instant::now(), serves: true })
+    /// Watches one that another holder has started.
+    pub(crate) fn watch(death: Arc<OwnedFd>) -> Engine {
+        Engine { pid: pid_of(&death), death, child: None, started: Instant::now(), serves: true }
     }
 
-    pub(crate) fn death(&self) -> BorrowedFd<'_> {
-        self.death.as_fd()
+    /// Whether another holder has started it.
+    pub(crate) fn is_anothers(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// The descriptor that tells of its death.
+    pub(crate) fn death(&self) -> &Arc<OwnedFd> {
+        &self.death
     }
 
     /// How it ended, once its death was seen.
@@ -79,10 +86,17 @@ impl Engine {
         }
     }
 
+    /// Ends it. What it was doing is for the next one, as after any death.
+    pub(crate) fn kill(&self) {
+        if let Err(error) = pidfd_send_signal(self.death.as_ref(), Signal::KILL) {
+            tracing::debug!(pid = ?self.pid, %error, "the engine could not be killed");
+        }
+    }
+
     /// Asks it to end. One that is dead already needs no asking.
     pub(crate) fn ask_to_end(&self) {
-        if let Err(error) = pidfd_send_signal(&self.death, Signal::TERM) {
-            tracing::debug!(pid = self.pid, %error, "the engine could not be asked to end");
+        if let Err(error) = pidfd_send_signal(self.death.as_ref(), Signal::TERM) {
+            tracing::debug!(pid = ?self.pid, %error, "the engine could not be asked to end");
         }
     }
 }
@@ -91,6 +105,13 @@ fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("its process id is not visible here"))?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Of a pidfd: -1 if it is dead, 0 if it cannot be seen from here.
+fn pid_of(death: &OwnedFd) -> Option<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", death.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(pid)
 }
 
 /// How long to wait before the next start.

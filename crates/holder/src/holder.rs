@@ -14,9 +14,10 @@ use rustix::net::SocketFlags;
 
 use crate::begin::{HoldError, Options, PEERS_MAX, Start, listen, mount, system};
 use crate::engine::{Engine, Pause, Program};
-use crate::kept::{Item, Kept};
+use crate::kept::{Item, Kept, Name};
 use crate::oom;
 use crate::peer::Peer;
+use crate::replace::{Next, Trial};
 use crate::socket::ReceiveError;
 
 /// Messages of one peer before the others have their turn.
@@ -29,6 +30,8 @@ pub enum Ended {
     Done,
     /// The engine gave up, and why. What is still mounted answers errors.
     Failed(String),
+    /// Another holder has taken its place.
+    Succeeded,
     /// It was told twice to stop while no engine served. What is still mounted answers errors.
     GivenUp,
 }
@@ -42,29 +45,29 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     let adj = oom::spare_this_process();
     tracing::debug!(oom_score_adj = adj, "the holder begins");
     let socket = options.socket.clone();
-    let listener = listen(&socket)?;
-    let ended = Holder::new(options).and_then(|mut holder| holder.run(&listener, stop));
+    let (listener, right) = listen(&socket)?;
+    let mut holder = Holder::new(options);
+    let ended = match &mut holder {
+        Ok(holder) => holder.run(&listener, stop),
+        Err(_) => Ok(Ended::Done),
+    };
+    // Before those who are connected see the end: a successor listens there then.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(socket = %socket.display(), %error, "the socket's file stays");
     }
-    ended
+    drop(right);
+    holder.and(ended)
 }
 
-/// Where an engine's descriptors come from.
-pub(crate) enum Adopting {
-    No,
-    /// Until then one may come.
-    Until(Instant),
-    /// This one gives, and gave so many mounts and descriptors.
-    From {
-        giver: u64,
-        mounts: u32,
-        items: u32,
-    },
+/// An engine that another holder has started, and that tells this one what it has.
+pub(crate) struct Giver {
+    pub(crate) id: u64,
+    pub(crate) mounts: u32,
+    pub(crate) items: u32,
 }
 
 pub(crate) struct Holder {
-    program: Program,
+    pub(crate) program: Program,
     pub(crate) kept: Kept,
     pub(crate) peers: BTreeMap<u64, Peer>,
     next_peer: u64,
@@ -75,10 +78,17 @@ pub(crate) struct Holder {
     /// When the next engine is due, while there is none.
     due: Option<Instant>,
     pub(crate) pause: Pause,
-    pub(crate) adopting: Adopting,
+    /// A newer engine, before it has the place of the one that serves.
+    pub(crate) next: Option<Next>,
+    /// The same, from then on until it serves.
+    pub(crate) trial: Option<Trial>,
+    /// Nothing is kept yet: until then an engine may come that gives all.
+    pub(crate) empty_until: Option<Instant>,
+    pub(crate) giver: Option<Giver>,
     /// The engine's last word.
     pub(crate) bye: Option<Option<String>>,
     pub(crate) stopping: bool,
+    pub(crate) succeeded: bool,
     /// Whoever may say stop is still there.
     told: bool,
 }
@@ -90,30 +100,35 @@ impl Holder {
             let item = Item { mount: 0, name, descriptor: Arc::new(descriptor) };
             kept.put(item).map_err(|error| HoldError::Start(error.to_string()))?;
         }
-        let mut adopting = Adopting::No;
+        let mut empty_until = None;
         match options.start {
             Start::Mount(plans) => mount(&plans, &mut kept)?,
-            Start::Adopt(patience) => adopting = Adopting::Until(Instant::now() + patience),
+            Start::Adopt(patience) => empty_until = Some(Instant::now() + patience),
             Start::Kept(taken) => {
                 let mounts = taken.mounts.into_iter().try_for_each(|mount| kept.add_mount(mount));
                 let all = mounts.and_then(|()| taken.items.into_iter().try_for_each(|item| kept.put(item)));
                 all.map_err(|error| HoldError::Start(error.to_string()))?;
             }
         }
-        let due = matches!(adopting, Adopting::No).then(Instant::now);
+        let engine = kept.find(0, Name::engine()).map(Engine::watch);
+        let due = (engine.is_none() && empty_until.is_none()).then(Instant::now);
         Ok(Holder {
             program: Program { path: options.program, arguments: options.arguments },
             kept,
             peers: BTreeMap::new(),
             next_peer: 1,
-            engine: None,
+            engine,
             voice: None,
             starts: 0,
             due,
             pause: Pause::default(),
-            adopting,
+            next: None,
+            trial: None,
+            empty_until,
+            giver: None,
             bye: None,
             stopping: false,
+            succeeded: false,
             told: true,
         })
     }
@@ -128,6 +143,15 @@ impl Holder {
             for id in happened.peers {
                 self.hear(id, TURN);
             }
+            if self.succeeded {
+                tracing::info!("another holder has taken this one's place");
+                return Ok(Ended::Succeeded);
+            }
+            if let Some(next) = &self.next
+                && (happened.next_death || next.until <= Instant::now())
+            {
+                self.give_next_up("it did not greet; the old one serves on");
+            }
             if happened.death
                 && let Some(ended) = self.bury()
             {
@@ -141,9 +165,7 @@ impl Holder {
             if happened.comer {
                 self.welcome(listener);
             }
-            if let Adopting::Until(end) = self.adopting
-                && end <= Instant::now()
-            {
+            if self.giver.is_none() && self.empty_until.is_some_and(|end| end <= Instant::now()) {
                 return Err(HoldError::NobodyCame);
             }
         }
@@ -158,12 +180,15 @@ impl Holder {
             watched.push(PollFd::from_borrowed_fd(peer.socket(), events));
         }
         if let Some(engine) = &self.engine {
-            watched.push(PollFd::from_borrowed_fd(engine.death(), PollFlags::IN));
+            watched.push(PollFd::new(engine.death().as_ref(), PollFlags::IN));
         }
-        let until = match self.adopting {
-            Adopting::Until(end) => Some(end),
-            _ => self.due,
-        };
+        let next_at = watched.len();
+        if let Some(next) = &self.next {
+            watched.push(PollFd::new(next.engine.death().as_ref(), PollFlags::IN));
+        }
+        let empty_until = self.empty_until.filter(|_| self.giver.is_none());
+        let next_until = self.next.as_ref().map(|next| next.until);
+        let until = [empty_until, self.due, next_until].into_iter().flatten().min();
         let timeout = until.map(|until| {
             // A little later rather than a little too early, which would be in a circle.
             let rest = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -175,8 +200,9 @@ impl Holder {
         }
         let happened: Vec<bool> = watched.iter().map(|fd| !fd.revents().is_empty()).collect();
         let peers = self.peers.keys().zip(&happened[2..]).filter(|(_, it)| **it).map(|(id, _)| *id).collect();
-        let death = self.engine.is_some() && happened.last() == Some(&true);
-        Ok(Happened { comer: happened[0], stop: happened[1] && self.told, peers, death })
+        let death = self.engine.is_some() && happened[next_at - 1];
+        let next_death = happened.get(next_at) == Some(&true);
+        Ok(Happened { comer: happened[0], stop: happened[1] && self.told, peers, death, next_death })
     }
 
     fn start_engine(&mut self) {
@@ -185,7 +211,12 @@ impl Holder {
         let start = self.starts;
         match Engine::start(&self.program) {
             Ok((engine, socket)) => {
-                tracing::info!(start, pid = engine.pid, "an engine is started");
+                let program = self.program.path.display();
+                tracing::info!(start, %program, pid = ?engine.pid, "an engine is started");
+                let descriptor = Arc::clone(engine.death());
+                if let Err(error) = self.keep(Item { mount: 0, name: Name::engine(), descriptor }) {
+                    tracing::warn!(%error, "keepers are not told of the engine's process");
+                }
                 self.engine = Some(engine);
                 self.voice = Some(self.add(Peer::new(socket)));
             }
@@ -198,7 +229,7 @@ impl Holder {
         }
     }
 
-    fn add(&mut self, peer: Peer) -> u64 {
+    pub(crate) fn add(&mut self, peer: Peer) -> u64 {
         let id = self.next_peer;
         self.next_peer += 1;
         self.peers.insert(id, peer);
@@ -217,11 +248,18 @@ impl Holder {
         let (pid, served, lived) = (engine.pid, engine.serves, engine.started.elapsed());
         let end = engine.end();
         if let Some(last) = self.bye.take() {
-            tracing::info!(pid, end, "the engine has ended");
+            tracing::info!(?pid, end, "the engine has ended");
+            self.give_next_up("the one that served has ended for good");
             return Some(last.map_or(Ended::Done, Ended::Failed));
         }
-        let pause = self.pause.next(served);
-        tracing::warn!(pid, end, served, ?lived, ?pause, "the engine died; another one is started");
+        if self.promote_next() {
+            return None;
+        }
+        self.give_next_up("the one that served has died meanwhile");
+        let failed_trial = self.trial.is_some();
+        self.end_trial(false);
+        let pause = self.pause.next(served || failed_trial);
+        tracing::warn!(?pid, end, served, ?lived, ?pause, "the engine died; another one is started");
         // So that callers of its requests can be killed while nobody serves. The next engine asks once more.
         for (mount, device) in self.kept.devices() {
             if let Err(error) = mounts::ask_for_resend(device.as_fd()) {
@@ -263,11 +301,8 @@ impl Holder {
     fn welcome(&mut self, listener: &OwnedFd) {
         let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
         let mut peer = Peer::new(socket);
-        let own = rustix::process::geteuid();
-        let allowed = rustix::net::sockopt::socket_peercred(peer.socket())
-            .is_ok_and(|peer| peer.uid == own || peer.uid.is_root());
-        if !allowed || self.peers.len() >= PEERS_MAX {
-            peer.refuse(if allowed { "too many are connected" } else { "another user's process" });
+        if self.peers.len() >= PEERS_MAX {
+            peer.refuse("too many are connected");
             let _ = peer.flush(); // it is let go in any case
             return;
         }
@@ -300,11 +335,10 @@ impl Holder {
         self.peers.remove(&id);
         if self.gives(id) {
             tracing::warn!("an engine went before it had given all");
-            let numbers: Vec<u32> = self.kept.mounts().map(|mount| mount.number).collect();
-            for number in numbers {
-                let _ = self.kept.drop_mount(number); // it was listed just now
+            self.giver = None;
+            if self.empty_until.is_some() {
+                self.kept.clear();
             }
-            self.adopting = Adopting::Until(Instant::now());
         }
     }
 }
@@ -315,4 +349,5 @@ struct Happened {
     stop: bool,
     peers: Vec<u64>,
     death: bool,
+    next_death: bool,
 }

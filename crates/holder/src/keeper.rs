@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
-use crate::kept::{Item, KeptMount, Name, Taken};
+use crate::kept::{Change, Item, KeptMount, Name, Taken};
 use crate::socket::{self, ReceiveError, Wait};
 use crate::wire::{BadMessage, Message, Role};
 
@@ -17,6 +17,9 @@ pub enum KeeperError {
     /// It has closed the socket, most likely because it is dead. What was asked may have been done.
     #[error("the holder is gone")]
     Gone,
+    /// Another one has taken its place: connect anew.
+    #[error("another holder has taken the holder's place")]
+    Succeeded,
     /// It says no.
     #[error("the holder refuses: {0}")]
     Refused(String),
@@ -44,15 +47,6 @@ fn failed(call: &'static str) -> impl Fn(Errno) -> KeeperError {
     }
 }
 
-/// Something that a holder keeps or lets go from now on.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A descriptor, in the place of one of the same name if there is one.
-    Put(Item),
-    /// A mount by its number, with all that belongs to it.
-    Drop(u32),
-}
-
 /// A connection to a holder.
 ///
 /// Every call blocks until the holder has answered. One that fails leaves the connection in an unknown state: it is
@@ -72,7 +66,7 @@ impl Keeper {
     }
 
     /// By the holder's socket. [`Role::Engine`]: for an engine whose holder is dead, to the next one, which wants to
-    /// be [given](Keeper::give) everything. The holder refuses other users than its own and root.
+    /// be [given](Keeper::give) everything. Other users than the holder's own and root may not connect.
     pub fn connect(path: &Path, role: Role) -> Result<Keeper, KeeperError> {
         let address = SocketAddrUnix::new(path).map_err(failed("bind(2)"))?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -158,14 +152,47 @@ impl Keeper {
     }
 
     /// Waits for the next change of what is kept. Only after [`Keeper::take`] as a keeper.
+    ///
+    /// [`KeeperError::Gone`]: it is for this one to [hold](crate::hold) what was taken, if no other keeper is quicker.
     pub fn next_change(&mut self) -> Result<Change, KeeperError> {
-        match self.receive()? {
+        Keeper::change(self.receive()?)
+    }
+
+    fn change(received: socket::Received) -> Result<Change, KeeperError> {
+        match received {
             (Message::Put { mount, name }, Some(descriptor)) => {
                 Ok(Change::Put(Item { mount, name, descriptor: Arc::new(descriptor) }))
             }
             (Message::Drop { mount }, None) => Ok(Change::Drop(mount)),
             _ => Err(KeeperError::Unexpected),
         }
+    }
+
+    /// Takes the holder's place: `taken` and all changes since are answered, and the holder has let go. Whoever calls
+    /// [holds](crate::hold) them at once, on the same socket: the engine that serves comes there. Only after
+    /// [`Keeper::take`] as a keeper.
+    pub fn succeed(self, mut taken: Taken) -> Result<Taken, KeeperError> {
+        self.send(&Message::Succeed, None)?;
+        loop {
+            match self.receive()? {
+                (Message::Done, None) => break,
+                change => taken.apply(Keeper::change(change)?),
+            }
+        }
+        // Its socket is gone from the file system before it hangs up.
+        match self.receive() {
+            Err(KeeperError::Gone) => Ok(taken),
+            Err(error) => Err(error),
+            Ok(_) => Err(KeeperError::Unexpected),
+        }
+    }
+
+    /// Has an engine of another program, with the same arguments, take the place of the one that serves; later ones are of
+    /// that program too. `program` is a path from the root on. Only for a keeper that has not taken anything.
+    ///
+    /// When it returns the new one serves. Refused: the old program serves on, or does again soon.
+    pub fn replace(&mut self, program: &Path) -> Result<(), KeeperError> {
+        self.order(&Message::Replace { program: program.to_path_buf() }, None)
     }
 
     /// A copy of the connection, only to wait on: it hangs up, `POLLHUP` of poll(2), when the holder is dead.
@@ -192,6 +219,7 @@ impl Keeper {
     fn receive(&self) -> Result<socket::Received, KeeperError> {
         match socket::receive(self.socket.as_fd(), Wait::Yes) {
             Ok((Message::Refused { why }, _)) => Err(KeeperError::Refused(why)),
+            Ok((Message::Succeed, _)) => Err(KeeperError::Succeeded),
             Ok(received) => Ok(received),
             Err(ReceiveError::Closed) => Err(KeeperError::Gone),
             Err(ReceiveError::Bad(bad)) => Err(bad.into()),

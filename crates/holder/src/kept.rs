@@ -28,6 +28,12 @@ impl Name {
         Name("device".to_string())
     }
 
+    /// The engine's process, as pidfd_open(2) gives it: readable when its last thread is gone. It belongs to no mount,
+    /// and only the holder puts it.
+    pub fn engine() -> Name {
+        Name("engine".to_string())
+    }
+
     /// Checks a name.
     pub fn new(name: &str) -> Result<Name, NameError> {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -89,6 +95,29 @@ impl Taken {
         let item = self.items.iter().find(|item| item.mount == mount && item.name == *name)?;
         Some(item.descriptor.as_fd())
     }
+
+    /// Does what the holder did.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(new) => {
+                self.items.retain(|old| (old.mount, &old.name) != (new.mount, &new.name));
+                self.items.push(new);
+            }
+            Change::Drop(number) => {
+                self.mounts.retain(|mount| mount.number != number);
+                self.items.retain(|item| item.mount != number);
+            }
+        }
+    }
+}
+
+/// Something that a holder keeps or lets go from now on.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A descriptor, in the place of one of the same name if there is one.
+    Put(Item),
+    /// A mount by its number, with all that belongs to it.
+    Drop(u32),
 }
 
 /// Why something is not kept.
@@ -112,7 +141,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// The same once more changes nothing.
     pub(crate) fn add_mount(&mut self, mount: KeptMount) -> Result<(), KeepError> {
+        if self.mounts.get(&mount.number) == Some(&mount) {
+            return Ok(());
+        }
         if self.mounts.len() == MOUNTS_MAX {
             return Err(KeepError::Full);
         }
@@ -159,6 +192,15 @@ impl Kept {
         })
     }
 
+    pub(crate) fn find(&self, mount: u32, name: Name) -> Option<Arc<OwnedFd>> {
+        self.items.get(&(mount, name)).cloned()
+    }
+
+    /// Lets all go.
+    pub(crate) fn clear(&mut self) {
+        *self = Kept::default();
+    }
+
     pub(crate) fn devices(&self) -> impl Iterator<Item = (&KeptMount, &OwnedFd)> {
         self.mounts().filter_map(|mount| {
             let device = self.items.get(&(mount.number, Name::device()))?;
@@ -169,11 +211,11 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::{ITEMS_MAX, Item, KeepError, Kept, KeptMount, Name, NameError};
+    use super::{Change, ITEMS_MAX, Item, KeepError, Kept, KeptMount, Name, NameError, Taken};
     use mounts::{Agreed, Place, Way};
     use std::sync::Arc;
 
-    pub(crate) fn mount(number: u32) -> KeptMount {
+    fn mount(number: u32) -> KeptMount {
         KeptMount {
             number,
             volume: "v".into(),
@@ -202,7 +244,9 @@ mod tests {
         let mut kept = Kept::default();
         assert_eq!(kept.put(item(1, "device")), Err(KeepError::NoMount(1)));
         kept.add_mount(mount(1)).expect("kept");
-        assert_eq!(kept.add_mount(mount(1)), Err(KeepError::Taken(1)));
+        kept.add_mount(mount(1)).expect("the same");
+        let other = KeptMount { volume: "w".into(), ..mount(1) };
+        assert_eq!(kept.add_mount(other), Err(KeepError::Taken(1)));
         assert_eq!(kept.add_mount(mount(0)), Err(KeepError::Taken(0)));
         kept.put(item(1, "device")).expect("kept");
         assert_eq!(kept.put(item(1, "device")), Err(KeepError::DeviceStays));
@@ -213,6 +257,18 @@ mod tests {
         kept.drop_mount(1).expect("gone");
         assert_eq!(kept.drop_mount(1), Err(KeepError::NoMount(1)));
         assert_eq!(kept.items().map(|item| item.name.to_string()).collect::<Vec<_>>(), ["lock"]);
+    }
+
+    #[test]
+    fn what_was_taken_follows_its_holder() {
+        let mut taken =
+            Taken { mounts: vec![mount(1), mount(2)], items: vec![item(1, "device"), item(2, "arena")] };
+        let new = item(2, "arena");
+        taken.apply(Change::Put(new.clone()));
+        assert_eq!(taken.items.len(), 2);
+        assert!(Arc::ptr_eq(&taken.items[1].descriptor, &new.descriptor));
+        taken.apply(Change::Drop(1));
+        assert_eq!((taken.mounts, taken.items.len()), (vec![mount(2)], 1));
     }
 
     #[test]

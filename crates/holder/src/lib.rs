@@ -14,6 +14,7 @@
 //! | `holder`, `rules` | the loop: who comes, who dies; what a message does |
 //! | `peer` | one that speaks to the holder, and what waits to be said to it |
 //! | `engine` | the engine's process: started, watched, started again after a pause |
+//! | `replace` | a newer engine in the place of one that serves |
 //! | `kept` | what is kept |
 //! | `keeper` | the other side: the engine's, or a second keeper's |
 //! | `wire`, `socket` | messages as bytes, and their way with descriptors |
@@ -26,12 +27,13 @@ mod keeper;
 mod kept;
 mod oom;
 mod peer;
+mod replace;
 mod rules;
 mod socket;
 mod wire;
 
 pub use begin::{HoldError, Options, Plan, Start};
 pub use holder::{Ended, hold};
-pub use keeper::{Change, Keeper, KeeperError};
-pub use kept::{Item, KeptMount, Name, NameError, Taken};
+pub use keeper::{Keeper, KeeperError};
+pub use kept::{Change, Item, KeptMount, Name, NameError, Taken};
 pub use wire::{BadMessage, Role};

@@ -4,9 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::holder::{Adopting, Holder};
-use crate::kept::Item;
-use crate::peer::Peer;
+use crate::holder::{Giver, Holder};
+use crate::kept::{Item, KeepError, Name};
 use crate::wire::{Message, Role};
 
 impl Holder {
@@ -34,9 +33,9 @@ impl Holder {
         let gives = self.gives(id);
         let engine = self.voice == Some(id);
         match (message, role) {
-            (Message::Hello { role }, None) => return self.greet(id, role).map(Some),
+            (Message::Hello { role }, None) => return self.greet(id, role),
             (_, None) => return Err("nothing is done before a hello".to_string()),
-            (Message::Take, _) if matches!(self.adopting, Adopting::No) => {
+            (Message::Take, Some(role)) if self.empty_until.is_none() && (engine || role == Role::Keeper) => {
                 self.give(id);
                 return Ok(None);
             }
@@ -46,15 +45,34 @@ impl Holder {
             }
             (Message::Put { mount, name }, _) if gives || engine => {
                 let descriptor = descriptor.ok_or("it came without its descriptor")?;
-                let item = Item { mount, name, descriptor };
-                self.kept.put(item.clone()).map_err(|e| e.to_string())?;
+                if engine && name == Name::engine() {
+                    return Err("the engine's process is the holder's to put".to_string());
+                }
+                match self.keep(Item { mount, name, descriptor }) {
+                    // It gives what this holder has from elsewhere.
+                    Err(KeepError::DeviceStays) if gives => {}
+                    kept => kept.map_err(|e| e.to_string())?,
+                }
                 self.count(0, 1);
-                self.tell_followers(|peer| peer.say_put(item.clone()));
             }
             (Message::End { mounts, items }, _) if gives => self.adopt(id, mounts, items)?,
             (Message::Drop { mount }, _) if engine => {
                 self.kept.drop_mount(mount).map_err(|e| e.to_string())?;
-                self.tell_followers(|peer| peer.say(Message::Drop { mount }));
+                for peer in self.peers.values_mut().filter(|peer| peer.follows) {
+                    peer.say(Message::Drop { mount });
+                }
+                self.flush_followers();
+            }
+            (Message::Succeed, _) if self.follows(id) && !self.stopping && self.next.is_none() => {
+                self.succeeded = true;
+                for (_, peer) in self.peers.iter_mut().filter(|(other, peer)| **other != id && peer.follows) {
+                    peer.say(Message::Succeed);
+                }
+                self.flush_followers();
+            }
+            (Message::Replace { program }, Some(Role::Keeper)) if !self.follows(id) => {
+                self.replace(id, program)?;
+                return Ok(None);
             }
             (Message::Ready, _) if engine => self.serves(),
             (Message::Bye { failed }, _) if engine => self.bye = Some(failed),
@@ -63,19 +81,26 @@ impl Holder {
         Ok(Some(Message::Done))
     }
 
-    fn greet(&mut self, id: u64, role: Role) -> Result<Message, String> {
+    fn follows(&self, id: u64) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.follows)
+    }
+
+    fn greet(&mut self, id: u64, role: Role) -> Result<Option<Message>, String> {
         let mut start = self.starts;
-        if role == Role::Engine && self.voice != Some(id) {
-            match self.adopting {
-                Adopting::Until(_) => self.adopting = Adopting::From { giver: id, mounts: 0, items: 0 },
-                _ => return Err("this holder has an engine of its own".to_string()),
+        let waits = role == Role::Engine && self.next_greets(id);
+        if role == Role::Engine && self.voice != Some(id) && !waits {
+            let orphan = self.engine.as_ref().is_some_and(Engine::is_anothers) && self.voice.is_none();
+            if self.giver.is_some() || !(orphan || self.empty_until.is_some()) {
+                return Err("this holder has an engine of its own".to_string());
             }
+            self.giver = Some(Giver { id, mounts: 0, items: 0 });
             start += 1;
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.role = Some(role);
         }
-        Ok(Message::Welcome { start })
+        // A newer engine is welcomed when the old one is dead.
+        Ok((!waits).then_some(Message::Welcome { start }))
     }
 
     fn give(&mut self, id: u64) {
@@ -93,29 +118,44 @@ impl Holder {
         peer.follows = peer.role == Some(Role::Keeper);
     }
 
+    /// Keeps a descriptor, and tells those who follow.
+    pub(crate) fn keep(&mut self, item: Item) -> Result<(), KeepError> {
+        self.kept.put(item.clone())?;
+        for peer in self.peers.values_mut().filter(|peer| peer.follows) {
+            peer.say_put(item.clone());
+        }
+        self.flush_followers();
+        Ok(())
+    }
+
     pub(crate) fn gives(&self, id: u64) -> bool {
-        matches!(self.adopting, Adopting::From { giver, .. } if giver == id)
+        self.giver.as_ref().is_some_and(|giver| giver.id == id)
     }
 
     /// What a giver has given.
-    fn count(&mut self, more_mounts: u32, more_items: u32) {
-        if let Adopting::From { mounts, items, .. } = &mut self.adopting {
-            *mounts += more_mounts;
-            *items += more_items;
+    fn count(&mut self, mounts: u32, items: u32) {
+        if let Some(giver) = &mut self.giver {
+            giver.mounts += mounts;
+            giver.items += items;
         }
     }
 
     fn adopt(&mut self, id: u64, mounts: u32, items: u32) -> Result<(), String> {
-        if !matches!(self.adopting, Adopting::From { mounts: m, items: i, .. } if (m, i) == (mounts, items)) {
+        if self.giver.as_ref().is_none_or(|giver| (giver.mounts, giver.items) != (mounts, items)) {
             return Err("more or less was given than it says".to_string());
         }
-        let peer = self.peers.get(&id).ok_or("it is gone")?;
-        let engine = Engine::adopt(peer.socket()).map_err(|e| format!("it cannot be watched: {e}"))?;
+        if self.empty_until.is_some() {
+            let death = self.kept.find(0, Name::engine());
+            self.engine =
+                Some(Engine::watch(death.ok_or("it cannot be watched: it gave no descriptor of itself")?));
+        }
+        (self.empty_until, self.giver, self.voice) = (None, None, Some(id));
         self.starts += 1;
-        tracing::info!(pid = engine.pid, mounts, "an engine that served without its holder is adopted");
-        self.engine = Some(engine);
-        self.voice = Some(id);
-        self.adopting = Adopting::No;
+        let pid = self.engine.as_ref().and_then(|engine| engine.pid);
+        tracing::info!(?pid, mounts, "an engine that served without its holder is adopted");
+        if let Some(engine) = self.engine.as_ref().filter(|_| self.stopping) {
+            engine.ask_to_end();
+        }
         Ok(())
     }
 
@@ -123,16 +163,15 @@ impl Holder {
         self.pause.reset();
         let Some(engine) = &mut self.engine else { return };
         engine.serves = true;
-        tracing::info!(start = self.starts, pid = engine.pid, after = ?engine.started.elapsed(), "the engine serves");
+        tracing::info!(start = self.starts, pid = ?engine.pid, after = ?engine.started.elapsed(), "the engine serves");
         if self.stopping {
             engine.ask_to_end();
         }
+        self.end_trial(true);
     }
 
-    fn tell_followers(&mut self, tell: impl Fn(&mut Peer)) {
-        for peer in self.peers.values_mut().filter(|peer| peer.follows) {
-            tell(peer);
-        }
+    /// One that does not listen is let go.
+    fn flush_followers(&mut self) {
         self.peers.retain(|_, peer| !peer.follows || peer.flush().is_ok());
     }
 }

@@ -54,6 +54,10 @@ pub(crate) enum Message {
     Bye { failed: Option<String> },
     /// The answer to what was done.
     Done,
+    /// A keeper that has all takes the holder's place.
+    Succeed,
+    /// Asks for an engine of another program in the place of the one that serves.
+    Replace { program: PathBuf },
 }
 
 /// Why bytes are no message.
@@ -98,6 +102,8 @@ impl Message {
             Message::Ready => 9,
             Message::Bye { .. } => 10,
             Message::Done => 11,
+            Message::Succeed => 12,
+            Message::Replace { .. } => 13,
         }
     }
 
@@ -115,8 +121,9 @@ impl Message {
             }),
             Message::Welcome { start } => out.extend(start.to_le_bytes()),
             Message::Refused { why } => push_bytes(&mut out, cut(why).as_bytes()),
-            Message::Take | Message::Ready | Message::Done => {}
+            Message::Take | Message::Ready | Message::Done | Message::Succeed => {}
             Message::Mount(mount) => push_mount(&mut out, mount),
+            Message::Replace { program } => push_bytes(&mut out, program.as_os_str().as_bytes()),
             Message::Put { mount, name } => {
                 out.extend(mount.to_le_bytes());
                 push_bytes(&mut out, name.as_str().as_bytes());
@@ -234,6 +241,12 @@ impl<'a> Reader<'a> {
         String::from_utf8(self.bytes()?.to_vec()).map_err(|_| BadMessage::Field(field))
     }
 
+    /// From the root on.
+    fn path(&mut self, field: &'static str) -> Result<PathBuf, BadMessage> {
+        let path = PathBuf::from(OsString::from_vec(self.bytes()?.to_vec()));
+        if path.is_absolute() { Ok(path) } else { Err(BadMessage::Field(field)) }
+    }
+
     fn message(&mut self, kind: u16) -> Result<Message, BadMessage> {
         Ok(match kind {
             1 => match self.u8()? {
@@ -263,6 +276,8 @@ impl<'a> Reader<'a> {
                 }
             }
             11 => Message::Done,
+            12 => Message::Succeed,
+            13 => Message::Replace { program: self.path("program")? },
             other => return Err(BadMessage::Kind(other)),
         })
     }
@@ -283,10 +298,7 @@ impl<'a> Reader<'a> {
             max_write: self.u32()?,
         };
         let volume = self.text("volume")?;
-        let dir = PathBuf::from(OsString::from_vec(self.bytes()?.to_vec()));
-        if !dir.is_absolute() {
-            return Err(BadMessage::Field("dir"));
-        }
+        let dir = self.path("dir")?;
         Ok(KeptMount { number, volume, place: Place { dir, way, dev, id }, agreed })
     }
 }

@@ -13,10 +13,14 @@ const HANDED_ON: usize = 128 << 10;
 
 const PAGE: usize = 4096;
 
+/// Within one page: the kernel copies to each page by itself.
+#[repr(align(128))]
+struct Head([u8; HEAD]);
+
 /// Memory for one request. All pages of it are there before the kernel writes to them: a fault in the middle of that ends
 /// the request with `EIO` once the process is killed (docs/decisions/2026-11-21-live-descriptors.md).
 pub(super) struct Buffer {
-    head: [u8; HEAD],
+    head: Head,
     tail: Vec<u8>,
     tail_max: usize,
     joined: Vec<u8>,
@@ -27,7 +31,7 @@ impl Buffer {
     /// For connections whose WRITEs carry up to `max_write` bytes.
     pub(super) fn new(max_write: u32) -> Buffer {
         let tail_max = (max_write as usize).max(16 << 10);
-        Buffer { head: [0; HEAD], tail: Vec::new(), tail_max, joined: Vec::new(), received: 0 }
+        Buffer { head: Head([0; HEAD]), tail: Vec::new(), tail_max, joined: Vec::new(), received: 0 }
     }
 
     /// Waits for the next request. See read(2), and fuse(4) for what the errors mean.
@@ -37,7 +41,7 @@ impl Buffer {
             self.tail = fresh(self.tail_max);
         }
         let parts = [
-            libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: HEAD },
+            libc::iovec { iov_base: self.head.0.as_mut_ptr().cast(), iov_len: HEAD },
             libc::iovec { iov_base: self.tail.as_mut_ptr().cast(), iov_len: self.tail_max },
         ];
         // SAFETY: both parts are memory of this value, borrowed mutably for the call: an array of HEAD bytes, and a vector
@@ -66,7 +70,7 @@ impl Buffer {
 
     /// Their beginning: all that comes before the data of a WRITE.
     pub(super) fn head(&self) -> &[u8] {
-        &self.head[..self.received.min(HEAD)]
+        &self.head.0[..self.received.min(HEAD)]
     }
 
     /// All of them.
@@ -75,7 +79,7 @@ impl Buffer {
             return self.head();
         }
         self.joined.clear();
-        self.joined.extend_from_slice(&self.head);
+        self.joined.extend_from_slice(&self.head.0);
         self.joined.extend_from_slice(&self.tail);
         &self.joined
     }

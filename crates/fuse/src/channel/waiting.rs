@@ -116,7 +116,8 @@ impl Waiting {
         let mut table = self.table();
         let waited = table.waits.remove(&request).is_some();
         if !waited {
-            table.abandoned -= 1;
+            // Not below 0, should the kernel ever send a request twice to the same reader.
+            table.abandoned = table.abandoned.saturating_sub(1);
         }
         waited
     }

@@ -1,15 +1,19 @@
 //! Processes that are killed while their request waits, over our own channel: they are gone within a second.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use fuse::Channel;
+use fuse::{Channel, Kept, Session};
+use mounts::{Place, Way};
 use rustix::process::{Pid, Signal, kill_process};
 use vfs::Op;
 
-use crate::{Fixture, fixture, wait_until};
+use crate::memory::Memory;
+use crate::{ALONE, Fixture, able, fixture, folder, wait_until};
 
 /// A program with its arguments, whose request waits. It is killed if the test fails.
 struct Waiter(Child);
@@ -149,6 +153,49 @@ fn a_signal_that_does_not_kill_is_not_seen_by_a_program() {
     let mut stopped = Waiter::start(&mount, "stat", &["-f", "."]);
     stopped.signal(Signal::STOP);
     stopped.ends_at_once("after a stop");
+}
+
+/// A mount that was made in a pid namespace of its own, so that requests do not say who asks.
+fn from_elsewhere() -> Option<Fixture> {
+    if !able() {
+        return None;
+    }
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (folder, dir) = folder();
+    let device = OwnedFd::from(File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse"));
+    let options = "fd=0,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions";
+    let mounter = Command::new("unshare")
+        .args(["--pid", "--fork", "mount", "-i", "-t", "fuse.holdfast", "-o", options, "holdfast:elsewhere"])
+        .arg(&dir)
+        .stdin(Stdio::from(device.try_clone().expect("a descriptor")))
+        .status();
+    assert!(mounter.expect("unshare").success());
+    let row =
+        mounts::rows().expect("the mount table").into_iter().rfind(|row| row.dir == dir).expect("its row");
+    let place = Place { dir: dir.clone(), way: Way::Privileged, dev: row.dev, id: row.id };
+    let runtime = crate::runtime();
+    let memory = Memory::new();
+    let begun = mounts::shake_hands(device.as_fd()).map(|agreed| {
+        let kept = Kept { device, place: place.clone(), agreed };
+        Session::resume(memory.clone(), &kept, Channel::Own, 1, runtime.handle().clone())
+    });
+    let Ok(Ok(session)) = begun else {
+        let gone = place.unmount(true);
+        panic!("not served: {:?} ({gone:?})", begun.map(|served| served.err()));
+    };
+    let channel = Channel::Own;
+    Some(Fixture { memory, channel, session, dir, runtime, _folder: folder, _alone: alone })
+}
+
+#[test]
+fn a_killed_process_that_is_not_visible_is_gone_too() {
+    let Some(mount) = from_elsewhere() else { return };
+    mount.memory.stall(|op| matches!(op, Op::StatFs { .. }));
+    Waiter::start(&mount, "stat", &["-f", "."]).ends_at_once("of another namespace");
+    mount.memory.gate.add_permits(1);
+    wait_until("it has run to its end", || mount.session.figures().running() == 0);
+    let pids = mount.memory.asked(|op, ctx| matches!(op, Op::StatFs { .. }).then_some(ctx.pid));
+    assert_eq!(pids, [0], "the kernel tells who asks: the test tests nothing");
 }
 
 #[test]

@@ -62,6 +62,12 @@ fn able() -> bool {
     able
 }
 
+/// A runtime with one thread.
+fn runtime() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_time().build().expect("a runtime")
+}
+
 /// Mounts with one thread, so that whatever blocks it would be seen; `None` where that cannot be.
 fn fixture(channel: Channel) -> Option<Fixture> {
     if !able() {
@@ -70,11 +76,7 @@ fn fixture(channel: Channel) -> Option<Fixture> {
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (folder, dir) = folder();
     let memory = Memory::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_time()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let config = Config { threads: 1, channel, ..Config::new(&dir, "tested") };
     let session = Session::start(memory.clone(), &config, runtime.handle().clone()).expect("a mount");
     Some(Fixture { memory, channel, session, dir, runtime, _folder: folder, _alone: alone })

@@ -33,6 +33,8 @@ fn all() -> Vec<Message> {
         Message::Bye { failed: None },
         Message::Bye { failed: Some("disk".into()) },
         Message::Done,
+        Message::Succeed,
+        Message::Replace { program: "/bin/b".into() },
     ]
 }
 
@@ -97,7 +99,7 @@ fn what_is_cut_or_longer_or_strange_is_refused() {
 proptest! {
     #[test]
     fn noise_is_read_or_refused(
-        which in 0..13_usize,
+        which in 0..15_usize,
         at in any::<proptest::sample::Index>(),
         byte in any::<u8>(),
         noise in proptest::collection::vec(any::<u8>(), 0..64).prop_map(|v| v),

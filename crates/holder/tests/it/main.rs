@@ -3,7 +3,9 @@
 //! As root with /dev/fuse; elsewhere each test says that it was skipped. This program runs itself as holder and as
 //! engine: see `parts`.
 
+mod chaos;
 mod parts;
+mod replaced;
 mod serving;
 
 use std::fs;
@@ -94,6 +96,12 @@ impl Scene {
         assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
     }
 
+    /// How often a second keeper has taken everything.
+    fn taken(&self, keeper: u32) -> u32 {
+        let noted = fs::read_to_string(self.folder.join(format!("taken-{keeper}"))).unwrap_or_default();
+        noted.parse().unwrap_or(0)
+    }
+
     fn is_mounted(&self) -> bool {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
         let dir = self.mount();
@@ -139,15 +147,21 @@ fn resident_kib(pid: u32) -> u64 {
 fn an_engine_that_is_killed_is_followed_by_the_next_and_nobody_sees_it() {
     let Some(mut scene) = scene() else { return };
     let holder = scene.holder("holder").id();
+    let mut pauses = Vec::new();
     for kills in 1..=KILLS {
         let engine = scene.wait_for_engines(kills);
         scene.look();
         signal(engine, Signal::KILL);
+        let killed = Instant::now();
+        scene.look();
+        pauses.push(killed.elapsed());
     }
+    pauses.sort();
     scene.wait_for_engines(KILLS + 1);
     scene.look();
     let peak = resident_kib(holder);
-    eprintln!("{KILLS} kills; the holder's peak is {peak} KiB");
+    let (median, worst) = (pauses[KILLS / 2], pauses[KILLS - 1]);
+    eprintln!("{KILLS} kills; pauses: median {median:?}, worst {worst:?}; the holder's peak is {peak} KiB");
     assert!(peak <= 8 << 10, "the holder is too large: {peak} KiB");
     let kept = fs::read_to_string(scene.folder.join("starts")).expect("what the engines found");
     // Each found what the first had put, and one more line in it.
@@ -212,13 +226,12 @@ fn what_a_second_keeper_has_outlives_holder_and_engine() {
     let Some(mut scene) = scene() else { return };
     let first = scene.holder("holder").id() as i32;
     let engine = scene.wait_for_engines(1);
-    scene.holder("second");
-    scene.wait("the second keeper has all", || scene.folder.join("taken").exists());
+    let second = scene.holder("second").id();
+    scene.wait("the second keeper has all", || scene.taken(second) == 1);
     signal(first, Signal::KILL);
     signal(engine, Signal::KILL);
     let status = scene.holders[0].wait().expect("it ends");
     assert_eq!(status.signal(), Some(9));
-    fs::write(scene.folder.join("alone"), "").expect("written");
     scene.wait_for_engines(2);
     scene.look();
     // It goes on as a holder does.
@@ -245,6 +258,60 @@ fn an_engine_goes_on_without_its_holder_and_the_next_one_adopts_it() {
 }
 
 #[test]
+fn a_second_keeper_goes_on_with_the_engine_that_lives() {
+    let Some(mut scene) = scene() else { return };
+    let first = scene.holder("holder").id() as i32;
+    scene.wait_for_engines(1);
+    let second = scene.holder("second").id();
+    scene.wait("the second keeper has all", || scene.taken(second) == 1);
+    // It hears of the engine that comes later too.
+    signal(scene.engines()[0], Signal::KILL);
+    let engine = scene.wait_for_engines(2);
+    signal(first, Signal::KILL);
+    scene.wait("the engine found it", || scene.log().contains("is adopted"));
+    scene.look();
+    assert_eq!(scene.engines().len(), 2, "nobody was started beside the one that lives");
+    signal(engine, Signal::KILL);
+    scene.wait_for_engines(3);
+    scene.look();
+}
+
+#[test]
+fn a_newer_holder_takes_the_place_of_the_old_one_again_and_again() {
+    const UPGRADES: usize = 10;
+    let Some(mut scene) = scene() else { return };
+    scene.holder("holder");
+    let engine = scene.wait_for_engines(1);
+    for upgrades in 1..=UPGRADES {
+        scene.holder("successor");
+        let status = scene.holders[upgrades - 1].wait().expect("it ends");
+        assert!(status.success(), "{status}: {}", scene.log());
+        scene.look();
+        scene.wait("the engine found it", || scene.log().matches("is adopted").count() == upgrades);
+    }
+    assert_eq!(scene.engines(), [engine], "one served through all of it");
+    signal(engine, Signal::KILL);
+    scene.wait_for_engines(2);
+    scene.look();
+    let pid = scene.holders[UPGRADES].id() as i32;
+    signal(pid, Signal::TERM);
+    let status = scene.holders[UPGRADES].wait().expect("it ends");
+    assert!(status.success() && !scene.is_mounted(), "{status}: {}", scene.log());
+}
+
+#[test]
+fn there_is_one_holder_at_a_time() {
+    let Some(mut scene) = scene() else { return };
+    scene.holder("holder");
+    scene.wait_for_engines(1);
+    let status = scene.holder("lonely").wait().expect("it ends");
+    assert!(!status.success());
+    assert!(scene.log().contains("another holder"), "{}", scene.log());
+    assert!(Keeper::connect(&scene.socket(), Role::Keeper).is_ok(), "the first one's socket is still there");
+    scene.look();
+}
+
+#[test]
 fn a_holder_that_nobody_comes_to_says_so() {
     let Some(mut scene) = scene() else { return };
     let status = scene.holder("lonely").wait().expect("it ends");
@@ -265,12 +332,17 @@ fn a_keeper_is_told_of_changes_and_changes_nothing_itself() {
         ("tested", scene.mount())
     );
     let names: Vec<_> = taken.items.iter().map(|item| (item.mount, item.name.as_str())).collect();
-    assert_eq!(names, [(0, "lock"), (1, "arena"), (1, "device")]);
+    assert_eq!(names, [(0, "engine"), (0, "lock"), (1, "arena"), (1, "device")]);
     // The next engine puts a descriptor of its own.
     fs::write(scene.folder.join("put"), "late").expect("written");
     signal(engine, Signal::KILL);
     scene.wait_for_engines(2);
-    let Change::Put(item) = keeper.next_change().expect("told") else { panic!("a descriptor") };
+    let mut told = || match keeper.next_change().expect("told") {
+        Change::Put(item) => item,
+        Change::Drop(number) => panic!("mount {number} is let go"),
+    };
+    assert_eq!(told().name, Name::engine());
+    let item = told();
     assert_eq!((item.mount, item.name.as_str()), (1, "late"));
     let name = Name::new("mine").expect("a name");
     let refused = keeper.put(0, &name, item.descriptor.as_fd());

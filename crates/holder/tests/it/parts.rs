@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holder::{Ended, Item, Keeper, Name, Options, Plan, Role, Start, Taken, hold};
+use holder::{Ended, Item, Keeper, KeeperError, Name, Options, Plan, Role, Start, Taken, hold};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -32,6 +32,7 @@ fn part() {
         "holder" => keep(&folder, Start::Mount(plans()), None),
         "no-program" => keep(&folder, Start::Mount(plans()), Some("/nothing/of/this/name")),
         "second" => second(&folder),
+        "successor" => succeed(&folder),
         "adopter" => keep(&folder, Start::Adopt(Duration::from_secs(10)), None),
         "lonely" => keep(&folder, Start::Adopt(Duration::from_millis(50)), None),
         other => panic!("no part {other}"),
@@ -59,17 +60,38 @@ fn keep(folder: &Path, start: Start, program: Option<&str>) {
     ];
     let options = Options { program, arguments, socket: folder.join("socket"), start, items };
     let ended = hold(options, stopped.as_fd()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(ended, Ended::Done);
+    assert!(matches!(ended, Ended::Done | Ended::Succeeded), "{ended:?}");
 }
 
-/// A keeper that becomes the holder when it is told that it is alone.
-fn second(folder: &Path) {
+/// A newer holder.
+fn succeed(folder: &Path) {
     let mut keeper = Keeper::connect(&folder.join("socket"), Role::Keeper).expect("connected");
     let taken = keeper.take().expect("taken");
-    fs::write(folder.join("taken"), "").expect("written");
-    while !folder.join("alone").exists() {
-        std::thread::yield_now();
-    }
+    let taken = keeper.succeed(taken).expect("it lets go");
+    keep(folder, Start::Kept(taken), None);
+}
+
+/// A keeper that becomes the holder when the holder is gone.
+fn second(folder: &Path) {
+    let noted = folder.join(format!("taken-{}", std::process::id()));
+    let mut times = 0;
+    let taken = loop {
+        // Between two holders nobody listens.
+        let Ok(mut keeper) = Keeper::connect(&folder.join("socket"), Role::Keeper) else { continue };
+        let Ok(mut taken) = keeper.take() else { continue };
+        times += 1;
+        fs::write(&noted, times.to_string()).expect("written");
+        let end = loop {
+            match keeper.next_change() {
+                Ok(change) => taken.apply(change),
+                Err(end) => break end,
+            }
+        };
+        match end {
+            KeeperError::Succeeded => continue,
+            _ => break taken,
+        }
+    };
     keep(folder, Start::Kept(taken), None);
 }
 
@@ -83,6 +105,9 @@ fn engine(folder: &Path) {
         std::process::exit(3);
     }
     let mut keeper = Keeper::inherited().expect("a holder");
+    if fs::remove_file(folder.join("crash-late")).is_ok() {
+        std::process::exit(4);
+    }
     let mut taken = keeper.take().expect("taken");
     let device = taken.find(1, &Name::device()).expect("the device").try_clone_to_owned();
     let device = device.expect("a descriptor");
