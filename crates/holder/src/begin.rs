@@ -6,15 +6,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mounts::{InitError, MountError};
+use rustix::event::Timespec;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::kept::{Item, Kept, KeptMount, Name, Taken};
 
 /// Connections at a time.
 pub(crate) const PEERS_MAX: usize = 16;
+
+/// How long a lock may be held by a holder that is dead: the kernel closes a dead process's sockets and files in no
+/// order, so whoever sees the hang-up may come before the lock is free.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// A mount that is to be made.
 #[derive(Clone, Debug)]
@@ -44,8 +51,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Where second keepers and engines without a holder connect. A socket that is there already is replaced, so
-    /// whoever calls has to know that no other holder listens on it.
+    /// Where second keepers and engines without a holder connect. Beside it lies a file that ends in `.lock`, by which
+    /// there is one holder at a time.
     pub socket: PathBuf,
     /// What it begins with.
     pub start: Start,
@@ -62,6 +69,9 @@ pub enum HoldError {
     /// Nothing could be agreed with the kernel.
     #[error(transparent)]
     Init(#[from] InitError),
+    /// Another holder is at the same socket. Nothing was done: what is kept, it keeps, and a keeper may connect to it.
+    #[error("another holder listens on the same socket")]
+    AnotherHolds,
     /// No engine came to a holder that wanted to adopt one.
     #[error("no engine came that serves without its holder")]
     NobodyCame,
@@ -83,7 +93,9 @@ pub(crate) fn system<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> Ho
     move |error| HoldError::System { call, source: error.into() }
 }
 
-pub(crate) fn listen(path: &Path) -> Result<OwnedFd, HoldError> {
+/// A socket, and the right to be its holder, which ends with the second one. Two at a time would start two engines.
+pub(crate) fn listen(path: &Path) -> Result<(OwnedFd, OwnedFd), HoldError> {
+    let right = lock(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system("unlink(2)")(error)),
         _ => {}
@@ -94,10 +106,32 @@ pub(crate) fn listen(path: &Path) -> Result<OwnedFd, HoldError> {
     let listener = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None);
     let listener = listener.map_err(system("socket(2)"))?;
     rustix::net::bind(&listener, &address).map_err(system("bind(2)"))?;
-    // Before anybody can connect.
+    // Before anybody can connect, which takes the right to write to it: nobody else's than this user's and root's.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(system("chmod(2)"))?;
     rustix::net::listen(&listener, PEERS_MAX as i32).map_err(system("listen(2)"))?;
-    Ok(listener)
+    Ok((listener, right))
+}
+
+/// The file stays: taken away it could be locked by one and made anew by another.
+fn lock(socket: &Path) -> Result<OwnedFd, HoldError> {
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    let mut path = socket.as_os_str().to_os_string();
+    path.push(".lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(system("open(2)"))?;
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {}
+            Err(Errno::WOULDBLOCK) => return Err(HoldError::AnotherHolds),
+            Err(error) => return Err(system("flock(2)")(error)),
+        }
+        match rustix::event::poll(&mut [], Some(&LOCK_RETRY)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(system("poll(2)")(error)),
+        }
+    }
 }
 
 /// Mounts all, or nothing.

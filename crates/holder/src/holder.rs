@@ -45,7 +45,7 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     let adj = oom::spare_this_process();
     tracing::debug!(oom_score_adj = adj, "the holder begins");
     let socket = options.socket.clone();
-    let listener = listen(&socket)?;
+    let (listener, right) = listen(&socket)?;
     let mut holder = Holder::new(options);
     let ended = match &mut holder {
         Ok(holder) => holder.run(&listener, stop),
@@ -55,6 +55,7 @@ pub fn hold(options: Options, stop: BorrowedFd<'_>) -> Result<Ended, HoldError> 
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(socket = %socket.display(), %error, "the socket's file stays");
     }
+    drop(right);
     holder.and(ended)
 }
 
@@ -300,11 +301,8 @@ impl Holder {
     fn welcome(&mut self, listener: &OwnedFd) {
         let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
         let mut peer = Peer::new(socket);
-        let own = rustix::process::geteuid();
-        let allowed = rustix::net::sockopt::socket_peercred(peer.socket())
-            .is_ok_and(|peer| peer.uid == own || peer.uid.is_root());
-        if !allowed || self.peers.len() >= PEERS_MAX {
-            peer.refuse(if allowed { "too many are connected" } else { "another user's process" });
+        if self.peers.len() >= PEERS_MAX {
+            peer.refuse("too many are connected");
             let _ = peer.flush(); // it is let go in any case
             return;
         }

@@ -17,6 +17,9 @@ pub enum KeeperError {
     /// It has closed the socket, most likely because it is dead. What was asked may have been done.
     #[error("the holder is gone")]
     Gone,
+    /// Another one has taken its place: connect anew.
+    #[error("another holder has taken the holder's place")]
+    Succeeded,
     /// It says no.
     #[error("the holder refuses: {0}")]
     Refused(String),
@@ -63,7 +66,7 @@ impl Keeper {
     }
 
     /// By the holder's socket. [`Role::Engine`]: for an engine whose holder is dead, to the next one, which wants to
-    /// be [given](Keeper::give) everything. The holder refuses other users than its own and root.
+    /// be [given](Keeper::give) everything. Other users than the holder's own and root may not connect.
     pub fn connect(path: &Path, role: Role) -> Result<Keeper, KeeperError> {
         let address = SocketAddrUnix::new(path).map_err(failed("bind(2)"))?;
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
@@ -149,6 +152,8 @@ impl Keeper {
     }
 
     /// Waits for the next change of what is kept. Only after [`Keeper::take`] as a keeper.
+    ///
+    /// [`KeeperError::Gone`]: it is for this one to [hold](crate::hold) what was taken, if no other keeper is quicker.
     pub fn next_change(&mut self) -> Result<Change, KeeperError> {
         Keeper::change(self.receive()?)
     }
@@ -214,6 +219,7 @@ impl Keeper {
     fn receive(&self) -> Result<socket::Received, KeeperError> {
         match socket::receive(self.socket.as_fd(), Wait::Yes) {
             Ok((Message::Refused { why }, _)) => Err(KeeperError::Refused(why)),
+            Ok((Message::Succeed, _)) => Err(KeeperError::Succeeded),
             Ok(received) => Ok(received),
             Err(ReceiveError::Closed) => Err(KeeperError::Gone),
             Err(ReceiveError::Bad(bad)) => Err(bad.into()),

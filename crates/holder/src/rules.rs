@@ -65,6 +65,10 @@ impl Holder {
             }
             (Message::Succeed, _) if self.follows(id) && !self.stopping && self.next.is_none() => {
                 self.succeeded = true;
+                for (_, peer) in self.peers.iter_mut().filter(|(other, peer)| **other != id && peer.follows) {
+                    peer.say(Message::Succeed);
+                }
+                self.flush_followers();
             }
             (Message::Replace { program }, Some(Role::Keeper)) if !self.follows(id) => {
                 self.replace(id, program)?;

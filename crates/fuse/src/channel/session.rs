@@ -114,6 +114,7 @@ impl Drop for End {
 /// Reads and runs requests.
 fn read_on(connection: &Arc<Connection>, agreed: Agreed) -> Ended {
     let mut buffer = Buffer::new(agreed.max_write.max(mounts::TRANSFER_MAX));
+    let mut aborted = false;
     loop {
         match buffer.read(connection.device()) {
             Ok(()) => take(connection, &mut buffer),
@@ -125,6 +126,8 @@ fn read_on(connection: &Arc<Connection>, agreed: Agreed) -> Ended {
                 tracing::trace!(?waited, "the device does not block");
             }
             Err(SystemErrno::NODEV) => return Ended::Unmounted,
+            // So does a read that met the last request of a mount just as that was taken away: the next one tells.
+            Err(SystemErrno::CONNABORTED) if !aborted => aborted = true,
             Err(SystemErrno::CONNABORTED) => return Ended::Aborted,
             Err(error) => return Ended::Failed(io::Error::from(error).to_string()),
         }

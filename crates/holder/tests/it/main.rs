@@ -3,6 +3,7 @@
 //! As root with /dev/fuse; elsewhere each test says that it was skipped. This program runs itself as holder and as
 //! engine: see `parts`.
 
+mod chaos;
 mod parts;
 mod replaced;
 mod serving;
@@ -93,6 +94,12 @@ impl Scene {
         assert_eq!(found.nlink_of_root(), serving::ROOT_LINKS);
         let missing = fs::metadata(self.mount().join("nothing")).expect_err("there is nothing");
         assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+    }
+
+    /// How often a second keeper has taken everything.
+    fn taken(&self, keeper: u32) -> u32 {
+        let noted = fs::read_to_string(self.folder.join(format!("taken-{keeper}"))).unwrap_or_default();
+        noted.parse().unwrap_or(0)
     }
 
     fn is_mounted(&self) -> bool {
@@ -219,8 +226,8 @@ fn what_a_second_keeper_has_outlives_holder_and_engine() {
     let Some(mut scene) = scene() else { return };
     let first = scene.holder("holder").id() as i32;
     let engine = scene.wait_for_engines(1);
-    scene.holder("second");
-    scene.wait("the second keeper has all", || scene.folder.join("taken").exists());
+    let second = scene.holder("second").id();
+    scene.wait("the second keeper has all", || scene.taken(second) == 1);
     signal(first, Signal::KILL);
     signal(engine, Signal::KILL);
     let status = scene.holders[0].wait().expect("it ends");
@@ -255,8 +262,8 @@ fn a_second_keeper_goes_on_with_the_engine_that_lives() {
     let Some(mut scene) = scene() else { return };
     let first = scene.holder("holder").id() as i32;
     scene.wait_for_engines(1);
-    scene.holder("second");
-    scene.wait("the second keeper has all", || scene.folder.join("taken").exists());
+    let second = scene.holder("second").id();
+    scene.wait("the second keeper has all", || scene.taken(second) == 1);
     // It hears of the engine that comes later too.
     signal(scene.engines()[0], Signal::KILL);
     let engine = scene.wait_for_engines(2);
@@ -290,6 +297,18 @@ fn a_newer_holder_takes_the_place_of_the_old_one_again_and_again() {
     signal(pid, Signal::TERM);
     let status = scene.holders[UPGRADES].wait().expect("it ends");
     assert!(status.success() && !scene.is_mounted(), "{status}: {}", scene.log());
+}
+
+#[test]
+fn there_is_one_holder_at_a_time() {
+    let Some(mut scene) = scene() else { return };
+    scene.holder("holder");
+    scene.wait_for_engines(1);
+    let status = scene.holder("lonely").wait().expect("it ends");
+    assert!(!status.success());
+    assert!(scene.log().contains("another holder"), "{}", scene.log());
+    assert!(Keeper::connect(&scene.socket(), Role::Keeper).is_ok(), "the first one's socket is still there");
+    scene.look();
 }
 
 #[test]

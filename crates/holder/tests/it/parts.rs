@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holder::{Ended, Item, Keeper, Name, Options, Plan, Role, Start, Taken, hold};
+use holder::{Ended, Item, Keeper, KeeperError, Name, Options, Plan, Role, Start, Taken, hold};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -73,12 +73,25 @@ fn succeed(folder: &Path) {
 
 /// A keeper that becomes the holder when the holder is gone.
 fn second(folder: &Path) {
-    let mut keeper = Keeper::connect(&folder.join("socket"), Role::Keeper).expect("connected");
-    let mut taken = keeper.take().expect("taken");
-    fs::write(folder.join("taken"), "").expect("written");
-    while let Ok(change) = keeper.next_change() {
-        taken.apply(change);
-    }
+    let noted = folder.join(format!("taken-{}", std::process::id()));
+    let mut times = 0;
+    let taken = loop {
+        // Between two holders nobody listens.
+        let Ok(mut keeper) = Keeper::connect(&folder.join("socket"), Role::Keeper) else { continue };
+        let Ok(mut taken) = keeper.take() else { continue };
+        times += 1;
+        fs::write(&noted, times.to_string()).expect("written");
+        let end = loop {
+            match keeper.next_change() {
+                Ok(change) => taken.apply(change),
+                Err(end) => break end,
+            }
+        };
+        match end {
+            KeeperError::Succeeded => continue,
+            _ => break taken,
+        }
+    };
     keep(folder, Start::Kept(taken), None);
 }
 
