@@ -10,7 +10,7 @@ use crate::chunks::Chunks;
 use crate::index::{Index, Record, Summary};
 use crate::journal::Journal;
 use crate::late_errors::{LateError, LateErrors};
-use crate::layout::{self, Geometry, Header, Owner, STATE_ACCEPTED, STATE_FREED};
+use crate::layout::{self, Geometry, Header, Owner, STATE_ACCEPTED, STATE_FREED, STATE_TIMES_SET};
 use crate::memory::{Memory, MemoryFailed};
 
 /// How many dseqs one write of the header sets aside.
@@ -109,7 +109,7 @@ impl Arena {
             return Err(CreateError::Options(options));
         }
         let mut memory = Memory::create(geometry.total())?;
-        let header = Header { owner, init_flags: 0, dseq_below: 1, geometry };
+        let header = Header { owner, init_flags: 0, dseq_below: 1, engines_before: 0, geometry };
         let journal = Journal::create(memory.clone())?;
         memory.write(0, &header.to_bytes(), &[])?;
         let (chunks, index) = (Chunks::new(geometry), Index::default());
@@ -132,6 +132,11 @@ impl Arena {
     /// The commands that the mount has run itself.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
+    }
+
+    /// How many engines have had it before this one: what each of them alone has numbered can be told apart by it.
+    pub fn engines_before(&self) -> u64 {
+        self.read().header.engines_before
     }
 
     /// The flags of the kernel's FUSE_INIT, as [`Arena::set_init_flags`] kept them; 0 before.
@@ -166,7 +171,7 @@ impl Arena {
         }
         let size = layout::footprint(len);
         let at = state.place(size)?.ok_or(AcceptError::ArenaFull)?;
-        let record = Record { ino, grant, dseq, offset, len, unique, time, kill_priv, at };
+        let record = Record { ino, grant, dseq, offset, len, unique, time, kill_priv, times_set: false, at };
         if let Err(failed) = state.lay(&record, crc, data) {
             state.give_up(at, size);
             return Err(failed.into());
@@ -223,6 +228,15 @@ impl Arena {
             }
         }
         Ok(())
+    }
+
+    /// The times of a file are set: its newest record, as it is now, does not move them when it is committed. For the next
+    /// engine, which finds it in [`Record::times_set`].
+    pub fn times_are_set(&self, ino: Ino) -> Result<(), MemoryFailed> {
+        let mut state = self.write();
+        let State { memory, index, .. } = &mut *state;
+        let newest = index.last(ino).and_then(|last| index.find(ino, last));
+        newest.map_or(Ok(()), |record| memory.write(record.at, &STATE_TIMES_SET.to_le_bytes(), &[]))
     }
 
     /// Whether records hide every byte of the file from `offset` on for `len` bytes: nobody needs to read the map.
@@ -327,7 +341,7 @@ impl AsFd for Arena {
 }
 
 impl State {
-    fn set_header(&mut self, header: Header) -> Result<(), MemoryFailed> {
+    pub(crate) fn set_header(&mut self, header: Header) -> Result<(), MemoryFailed> {
         // Within one page, so a kill leaves the old one or the new one.
         self.memory.write(0, &header.to_bytes(), &[])?;
         self.header = header;

@@ -27,6 +27,8 @@ pub struct Record {
     pub time: Nanos,
     /// Whoever wrote it may not keep set-id bits and capabilities.
     pub kill_priv: bool,
+    /// The file's times were set after it, as far as an engine before this one has told ([`crate::Arena::times_are_set`]).
+    pub times_set: bool,
     /// Where its head lies in the arena.
     pub(crate) at: u64,
 }

@@ -29,6 +29,8 @@ pub(crate) const JOURNAL: (u64, u64) = (0x51_0000, 0x40_0000);
 pub(crate) const STATE_NONE: u32 = 0;
 /// A record that was accepted.
 pub(crate) const STATE_ACCEPTED: u32 = u32::from_le_bytes(*b"LIVE");
+/// As [`STATE_ACCEPTED`], and the file's times were set after it.
+pub(crate) const STATE_TIMES_SET: u32 = u32::from_le_bytes(*b"LIVT");
 /// A record that is in the rows.
 pub(crate) const STATE_FREED: u32 = u32::from_le_bytes(*b"FREE");
 
@@ -50,6 +52,8 @@ pub(crate) struct Header {
     pub(crate) init_flags: u64,
     /// Every dseq that was given out is below it.
     pub(crate) dseq_below: u64,
+    /// How many engines have had it before.
+    pub(crate) engines_before: u64,
     pub(crate) geometry: Geometry,
 }
 
@@ -137,6 +141,7 @@ impl Header {
         }
         put(128, &CHUNKS_AT.to_le_bytes());
         put(136, &self.geometry.total().to_le_bytes());
+        put(144, &self.engines_before.to_le_bytes());
         let crc = crc32c(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -161,6 +166,7 @@ impl Header {
             },
             init_flags: u64_at(bytes, 32),
             dseq_below: u64_at(bytes, 40),
+            engines_before: u64_at(bytes, 144),
             geometry: Geometry { capacity: u64_at(bytes, 48), chunk_bytes: u32_at(bytes, 56) },
         };
         // Writing it again covers every place, every length and every reserved byte.
@@ -204,6 +210,7 @@ pub(crate) fn head_from_bytes(bytes: &[u8; HEAD as usize], at: u64) -> Option<(R
             time: Nanos(u64_at(bytes, 48) as i64),
             len: u32_at(bytes, 56),
             kill_priv: u64_at(bytes, 72) == 1,
+            times_set: u32_at(bytes, 0) == STATE_TIMES_SET,
             at,
         };
         (record, u32_at(bytes, 60))

@@ -10,7 +10,9 @@ use crate::chunks::Chunks;
 use crate::index::{Index, Record};
 use crate::journal::Journal;
 use crate::late_errors::LateErrors;
-use crate::layout::{self, HEAD, HEADER, Header, LayoutError, STATE_ACCEPTED, STATE_FREED, STATE_NONE};
+use crate::layout::{
+    self, HEAD, HEADER, Header, LayoutError, STATE_ACCEPTED, STATE_FREED, STATE_NONE, STATE_TIMES_SET,
+};
 use crate::memory::{Memory, MemoryFailed};
 use crate::recover_journal::FoundJournal;
 
@@ -81,6 +83,8 @@ impl Arena {
             header,
             memory,
         };
+        // Before this engine does anything: what it numbers must not be taken for the work of an earlier one.
+        state.set_header(Header { engines_before: header.engines_before + 1, ..header })?;
         let recovery = Recovery { journal: found, ..state.find_records()? };
         Ok((Arena::from_state(state, journal), recovery))
     }
@@ -148,7 +152,7 @@ impl State {
             }
             let mut data = vec![0; record.len as usize];
             self.memory.read(record.data_at(), &mut data)?;
-            if state == STATE_ACCEPTED && crc32c(&data) == crc {
+            if matches!(state, STATE_ACCEPTED | STATE_TIMES_SET) && crc32c(&data) == crc {
                 walk.live.push(record);
             } else {
                 walk.damaged.push(DamagedRecord { at, record: Some((record.ino, record.dseq)) });

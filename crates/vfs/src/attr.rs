@@ -129,6 +129,12 @@ impl Vfs {
             Some(_) => Some(self.known_attr(node).await?.allocated),
             None => None,
         };
+        if set.mtime.is_some()
+            && let Err(error) = self.arena.times_are_set(node.ino)
+        {
+            // Before the command: if the engine dies in between, whoever asked asks again.
+            tracing::warn!(ino = node.ino.0, %error, "after a death of the engine a time may be that of a write");
+        }
         let command = Command::SetAttr { ino: node.ino, set, kill_priv, applied, cred: ctx.cred };
         let attr = match self.call(command).await? {
             Reply::Attr(attr) => attr,
@@ -141,7 +147,7 @@ impl Vfs {
                 state.touched = None;
             }
             if let (Some(_), Some(dirty)) = (set.mtime, &dirty) {
-                state.set_times(dirty);
+                state.set_times(dirty.last);
             }
         }
         if let Some(before) = before {

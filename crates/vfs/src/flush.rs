@@ -179,8 +179,7 @@ impl Vfs {
         match self.session.call(Command::Commit(commit)).await {
             Ok(Reply::Attr(attr)) => {
                 let moved = Some((before.attr.allocated, attr));
-                self.written_in_pieces(node.ino, size, &pieces);
-                self.land_later(Landing { ids, moved, ..Landing::of(node.ino) });
+                self.land_later(Landing { ids, pieces, moved, ..Landing::of(node.ino) });
                 let mut state = node.state();
                 state.store(asked, attr);
                 // Before the records go: whoever finds none has to know for what to wait.

@@ -20,6 +20,8 @@ pub(crate) struct Landing {
     pub(crate) ino: Ino,
     /// Extents that they name.
     pub(crate) ids: Vec<ExtentId>,
+    /// Where those start that are shorter than a window of compaction.
+    pub(crate) pieces: Vec<u64>,
     /// Bytes that the file took of the volume before, and its attributes after.
     pub(crate) moved: Option<(u64, Attr)>,
     /// What was charged for it.
@@ -29,7 +31,7 @@ pub(crate) struct Landing {
 impl Landing {
     /// One that changes nothing yet.
     pub(crate) fn of(ino: Ino) -> Landing {
-        Landing { ino, ids: Vec::new(), moved: None, charge: Charge::default() }
+        Landing { ino, ids: Vec::new(), pieces: Vec::new(), moved: None, charge: Charge::default() }
     }
 }
 
@@ -75,6 +77,8 @@ impl Vfs {
                 landing.ids.iter().for_each(|id| self.extents.committed(*id));
                 if let Some((before, attr)) = landing.moved {
                     self.moved(before, &attr);
+                    // Not before: the rows that compaction looks at are the service's.
+                    self.written_in_pieces(landing.ino, attr.size, &landing.pieces);
                 }
                 self.give_back(landing.charge);
             }

@@ -23,6 +23,7 @@ mod open;
 mod pack;
 mod quota;
 mod read;
+mod resume;
 mod seek;
 mod space;
 mod table;

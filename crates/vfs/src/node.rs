@@ -200,9 +200,9 @@ impl State {
         shown
     }
 
-    /// The mtime was set, when `dirty` was not committed yet.
-    pub(crate) fn set_times(&mut self, dirty: &Summary) {
-        self.times_set = Some(dirty.last);
+    /// The mtime was set, when the records up to this one were not committed yet.
+    pub(crate) fn set_times(&mut self, last: Dseq) {
+        self.times_set = Some(last);
     }
 
     /// Whether the mtime was set after this record was written.

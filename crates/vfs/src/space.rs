@@ -183,7 +183,7 @@ impl Vfs {
     }
 
     /// Charges this if the `new` bytes of its growth that are not there yet fit.
-    fn charge_new(&self, charge: Charge, new: u64) -> bool {
+    pub(crate) fn charge_new(&self, charge: Charge, new: u64) -> bool {
         if !self.quotas.charge(charge.label, charge.growth, new) {
             return false;
         }
@@ -306,7 +306,7 @@ impl Vfs {
         }
     }
 
-    async fn look_at_space(&self) -> Result<VolumeInfo, Errno> {
+    pub(crate) async fn look_at_space(&self) -> Result<VolumeInfo, Errno> {
         let mut looks = 0;
         loop {
             let moves = self.space.known().moves;

@@ -7,4 +7,5 @@ mod model;
 mod names;
 mod quota;
 mod stress;
+mod takeover;
 mod trouble;

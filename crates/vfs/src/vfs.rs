@@ -31,7 +31,7 @@ const NAME_LOCKS: usize = 128;
 pub struct Parts {
     /// Its way to the metadata service.
     pub session: Arc<Exclusive>,
-    /// Where its accepted writes are. Records that an earlier engine left are flushed as its own.
+    /// Where its accepted writes are: empty, but for [`Vfs::resume`].
     pub arena: Arc<Arena>,
     /// Its way to file data.
     pub extents: Arc<Extents>,

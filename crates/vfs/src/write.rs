@@ -298,7 +298,7 @@ impl Vfs {
 
 /// The run of blocks that was charged last, longer by the blocks of a write, and the bytes to charge for those that
 /// are new. A write elsewhere starts a new run.
-fn extend_run(run: (u64, u64), blocks: (u64, u64)) -> ((u64, u64), u64) {
+pub(crate) fn extend_run(run: (u64, u64), blocks: (u64, u64)) -> ((u64, u64), u64) {
     let touches = run.0 < run.1 && blocks.0 <= run.1 && blocks.1 >= run.0;
     if !touches {
         return (blocks, (blocks.1 - blocks.0) * BLOCK);

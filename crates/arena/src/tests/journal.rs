@@ -110,7 +110,7 @@ fn found(fd: &OwnedFd) -> FoundJournal {
 }
 
 proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 40, ..Default::default() })]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
     #[test]
     fn whenever_an_engine_dies_the_journal_is_as_before_a_step_or_after_it(
         steps in steps(),

@@ -41,6 +41,20 @@ fn everything_is_found_again() {
     assert_eq!(found.late_error(Ino(8)), arena.late_error(Ino(8)));
     assert_eq!(shown(&found), shown(&arena));
     assert_eq!(found.capacity(), arena.capacity());
+    assert_eq!((arena.engines_before(), found.engines_before()), (0, 1));
+    assert_eq!(Arena::recover(fd_of(&found)).expect("an arena").0.engines_before(), 2);
+}
+
+#[test]
+fn that_times_were_set_is_known_of_the_newest_record() {
+    let arena = three_records();
+    arena.times_are_set(Ino(7)).expect("stored");
+    arena.times_are_set(Ino(99)).expect("nothing to store");
+    arena.accept(write(7, 0, 20, &[9; 10])).expect("room");
+    let (found, recovery) = Arena::recover(fd_of(&arena)).expect("an arena");
+    assert_eq!((recovery.records, recovery.damaged.len()), (4, 0));
+    let set: Vec<bool> = found.records(Ino(7), ALL).iter().map(|record| record.times_set).collect();
+    assert_eq!(set, [false, false, true, false]);
 }
 
 #[test]

@@ -49,10 +49,34 @@ type Window = (Ino, u64);
 #[derive(Default)]
 pub(super) struct Compactor {
     walk: Option<Walk>,
-    /// No walk begins before.
+    /// No walk over what was written begins before.
     rests_until: Duration,
-    /// No walk over everything begins before.
-    all_rests_until: Duration,
+    /// No walk at all begins before.
+    paused_until: Duration,
+    /// The last walk over everything.
+    last: Option<Last>,
+}
+
+/// A walk that has ended.
+struct Last {
+    ended: Duration,
+    worked: Duration,
+    rewritten: u64,
+}
+
+impl Last {
+    /// When the next one may begin.
+    fn rests_until(&self, need: Need) -> Duration {
+        match need {
+            Need::Little => self.ended + rest(self.worked, REST_UNHURRIED),
+            _ if self.rewritten > 0 => self.ended,
+            _ => self.ended + rest(self.worked, REST),
+        }
+    }
+}
+
+fn rest(worked: Duration, [least, most]: [Duration; 2]) -> Duration {
+    (worked * REST_FACTOR).clamp(least, most)
 }
 
 /// What a walk has yet to look at.
@@ -82,14 +106,15 @@ impl Compactor {
     /// The service did not answer, or refuses changes: nothing for the longest pause, which is answered.
     pub(super) fn rest_long(&mut self, now: Duration) -> Duration {
         let [_, longest] = REST;
-        *self = Compactor { walk: None, rests_until: now + longest, all_rests_until: now + longest };
+        self.walk = None;
+        self.paused_until = now + longest;
         longest
     }
 }
 
 impl Vfs {
-    /// A file of now `size` bytes was written in pieces, shorter than a window, that start at these places: their
-    /// windows may be worth compacting.
+    /// A file of now `size` bytes was written in pieces, shorter than a window, that start at these places, and the
+    /// service has the rows: their windows may be worth compacting.
     pub(crate) fn written_in_pieces(&self, ino: Ino, size: u64, starts: &[u64]) {
         if size <= FEW_ROWS_SIZE || starts.is_empty() {
             return;
@@ -111,7 +136,7 @@ impl Vfs {
     /// Begins a walk, looks for windows, or rewrites one. Answers how long to pause.
     pub(super) async fn compact_step(&self, compactor: &mut Compactor) -> Result<Duration, Errno> {
         let need = self.need();
-        let Some(walk) = &mut compactor.walk else { return Ok(self.begin_walk(compactor)) };
+        let Some(walk) = &mut compactor.walk else { return Ok(self.begin_walk(compactor, need)) };
         walk.need = walk.need.min(need);
         let began = self.clock.elapsed();
         let pause = if let Some(window) = walk.found.front().copied() {
@@ -122,6 +147,10 @@ impl Vfs {
             }
             walk.busy = 0;
             walk.found.pop_front();
+            // Since it was found there may have become less room, and others are worth more.
+            if !need.wants(&window) {
+                return Ok(Duration::ZERO);
+            }
             walk.rewritten += u64::from(self.rewrite(&window).await?);
             if need == Need::Little { UNHURRIED } else { Duration::ZERO }
         } else if let Some((from, look)) = walk.next() {
@@ -131,20 +160,26 @@ impl Vfs {
             walk.looked(next);
             Duration::ZERO
         } else {
-            return Ok(self.end_walk(compactor, need));
+            self.end_walk(compactor);
+            return Ok(Duration::ZERO);
         };
         walk.worked += self.clock.elapsed().saturating_sub(began);
         Ok(pause)
     }
 
     /// A walk over everything if it is time, over what was written if there is such, or a pause.
-    fn begin_walk(&self, compactor: &mut Compactor) -> Duration {
+    fn begin_walk(&self, compactor: &mut Compactor, need: Need) -> Duration {
         let now = self.clock.elapsed();
         let mut written = self.compaction.written();
+        let all_from = compactor.last.as_ref().map_or(Duration::ZERO, |last| last.rests_until(need));
+        let [_, longest] = REST;
         let route = match () {
-            () if self.is_waited_for() || now >= compactor.all_rests_until => Route::All(Some((Ino(0), 0))),
-            () if written.is_empty() => return compactor.all_rests_until - now,
-            () if now < compactor.rests_until => return compactor.rests_until - now,
+            () if self.is_waited_for() => Route::All(Some((Ino(0), 0))),
+            () if now < compactor.paused_until => return compactor.paused_until - now,
+            () if now >= all_from => Route::All(Some((Ino(0), 0))),
+            // Room may become short meanwhile.
+            () if written.is_empty() => return (all_from - now).min(longest),
+            () if now < compactor.rests_until => return (compactor.rests_until - now).min(all_from - now),
             () => Route::Written(std::mem::take(&mut *written)),
         };
         drop(written);
@@ -162,23 +197,17 @@ impl Vfs {
         Duration::ZERO
     }
 
-    fn end_walk(&self, compactor: &mut Compactor, need: Need) -> Duration {
-        let Some(walk) = compactor.walk.take() else { return Duration::ZERO };
-        let now = self.clock.elapsed();
-        let rest = |[least, most]: [Duration; 2]| (walk.worked * REST_FACTOR).clamp(least, most);
-        compactor.rests_until = now + rest(REST);
+    fn end_walk(&self, compactor: &mut Compactor) {
+        let Some(walk) = compactor.walk.take() else { return };
+        let ended = self.clock.elapsed();
+        compactor.rests_until = ended + rest(walk.worked, REST);
         if let Route::All(_) = walk.route {
             self.compaction.walks.fetch_add(1, Ordering::Relaxed);
             if walk.rewritten == 0 && walk.need == Need::Urgent {
                 self.compaction.barren.store(walk.flushes + 1, Ordering::Relaxed);
             }
-            compactor.all_rests_until = match need {
-                Need::Little => now + rest(REST_UNHURRIED),
-                _ if walk.rewritten > 0 => now,
-                _ => now + rest(REST),
-            };
+            compactor.last = Some(Last { ended, worked: walk.worked, rewritten: walk.rewritten });
         }
-        Duration::ZERO
     }
 }
 
@@ -197,9 +226,9 @@ impl Walk {
             (Route::All(at), next) => *at = next,
             (Route::Written(windows), Some(next)) => {
                 // A window with more rows than were looked at is not looked at to its end: what is left of it is found
-                // when everything is.
+                // when everything is. That of the next row was not looked at, wherever in it the row is.
                 windows.pop_first();
-                *windows = windows.split_off(&next);
+                *windows = windows.split_off(&(next.0, next.1 / EXTENT_MAX * EXTENT_MAX));
             }
             (Route::Written(windows), None) => windows.clear(),
         }

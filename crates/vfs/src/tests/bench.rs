@@ -1,11 +1,12 @@
 //! A mount over the real state machine, arena and extents, in memory.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arena::{Arena, Options, Owner};
+use arena::{Arena, Options, Owner, Recovery};
 use clock::{Clock, SimClock};
 use extents::memory::MemoryStore;
 use extents::{Extents, FixedPlacement, Group};
@@ -74,6 +75,12 @@ impl Service {
 
     pub(crate) fn query(&self, query: &Query) -> Answer {
         namespace::query(&self.rigging().rows, query).expect("sound rows")
+    }
+
+    /// The rows are sound.
+    pub(crate) fn check(&self, volume: VolumeId) {
+        let problems = namespace::check(&self.rigging().rows, volume, &mut |_| {}).expect("sound rows");
+        assert_eq!(problems, []);
     }
 
     /// Applies a command without a slot.
@@ -177,6 +184,24 @@ impl Bench {
         let (group, volume) = (self.group, self.volume);
         let mounted = mount(service, store, clock, self.sizes, group, volume, self.incarnation).await;
         (self.vfs, self.arena) = mounted;
+    }
+
+    /// The engine dies here, and another one goes on over the arena and the session. Answers what was found.
+    pub(crate) async fn taken_over(self) -> (Bench, Recovery) {
+        let Bench { vfs, service, store, arena, clock, volume, sizes, group, incarnation, unique } = self;
+        let info = vfs.session.info();
+        let fd = arena.as_fd().try_clone_to_owned().expect("another descriptor");
+        drop((Arc::into_inner(vfs).expect("nobody else has it"), arena));
+        let (arena, recovery) = Arena::recover(fd).expect("an arena");
+        let arena = Arc::new(arena);
+        let meta: Arc<dyn MetaService> = Arc::clone(&service) as Arc<dyn MetaService>;
+        let time: Arc<dyn Clock> = Arc::new(clock.clone());
+        let journal = (Arc::clone(arena.journal()), recovery.journal.clone());
+        let exclusive = Exclusive::resume(meta, info, time, ExclusiveOptions::default(), journal).await;
+        let parts = parts(exclusive.expect("a service that answers"), &arena, &store, &clock, group);
+        let vfs = Arc::new(Vfs::resume(parts).await.expect("a service that answers"));
+        vfs.count_to_the_end().await.expect("no quota is left to count");
+        (Bench { vfs, service, store, arena, clock, volume, sizes, group, incarnation, unique }, recovery)
     }
 
     pub(crate) fn ctx(&self, uid: u32) -> Ctx {
@@ -315,6 +340,7 @@ impl Bench {
     }
 }
 
+/// A first engine, with a session and an arena of its own.
 async fn mount(
     service: &Arc<Service>,
     store: &Arc<MemoryStore>,
@@ -334,16 +360,23 @@ async fn mount(
     let arena = Arc::new(Arena::create(owner, options).expect("an arena"));
     let (options, journal) = (ExclusiveOptions::default(), Arc::clone(arena.journal()));
     let exclusive = Exclusive::new(Arc::new(session), time, options, journal).await;
-    let exclusive = exclusive.expect("a service that answers");
-    let group = Group::numbered(group, vec![Arc::clone(store) as Arc<_>]);
-    let parts = Parts {
-        session: Arc::new(exclusive),
-        arena: Arc::clone(&arena),
-        extents: Arc::new(Extents::new(volume, info.session, 1, FixedPlacement::of(vec![group]))),
-        clock: Arc::new(clock.clone()),
-    };
+    let parts = parts(exclusive.expect("a service that answers"), &arena, store, clock, group);
     let vfs = Arc::new(Vfs::new(parts));
     // As the counting task does when a mount begins.
     vfs.count_to_the_end().await.expect("no quota is left to count");
     (vfs, arena)
+}
+
+fn parts(
+    session: Exclusive,
+    arena: &Arc<Arena>,
+    store: &Arc<MemoryStore>,
+    clock: &SimClock,
+    group: GroupId,
+) -> Parts {
+    let (info, group) = (session.info(), Group::numbered(group, vec![Arc::clone(store) as Arc<_>]));
+    let first = 1 + (arena.engines_before() << 32);
+    let extents = Extents::new(info.volume, info.session, first, FixedPlacement::of(vec![group]));
+    let (arena, clock) = (Arc::clone(arena), Arc::new(clock.clone()));
+    Parts { session: Arc::new(session), arena, extents: Arc::new(extents), clock }
 }

@@ -25,6 +25,7 @@ enum Step {
     RenameOver { file: usize },
     Wait { millis: u64 },
     PowerCut,
+    TakeOver,
 }
 
 fn place() -> impl Strategy<Value = u64> {
@@ -67,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => file.prop_map(|file| Step::RenameOver { file }),
         1 => (1_u64..3000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::PowerCut),
+        2 => Just(Step::TakeOver),
     ]
 }
 
@@ -192,6 +194,13 @@ async fn run(bench: &mut Bench, files: &mut [File], step: &Step) {
             // A stop that comes at once: one round.
             bench.vfs.run_flusher(std::future::ready(())).await;
         }
+        // It has just happened: everything is as it was, to whoever has it open too.
+        Step::TakeOver => {
+            for (at, file) in files.iter().enumerate() {
+                let bytes = bench.read(file.ino, file.handle, 0, u32::MAX >> 4).await.expect("read");
+                assert!(bytes == file.bytes, "file {at} lost what was accepted");
+            }
+        }
         Step::PowerCut => {
             bench.power_cut().await;
             for (at, file) in files.iter_mut().enumerate() {
@@ -293,6 +302,9 @@ async fn play(steps: &[Step]) {
     }
     bench.vfs.settle().await.expect("sync");
     for step in steps {
+        if matches!(step, Step::TakeOver) {
+            (bench, _) = bench.taken_over().await;
+        }
         run(&mut bench, &mut files, step).await;
         if bench.vfs.is_under_pressure() {
             bench.vfs.flush_everything().await.expect("flush");
